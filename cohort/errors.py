@@ -1,0 +1,38 @@
+"""Exceptions of the library: one base, few leaves, each also a builtin so that callers may catch what they know.
+
+Every error that concerns one file, series or exam carries a reason code from `cohort.reasons`, so that a stage can turn
+it into a row instead of a crash.
+"""
+
+from __future__ import annotations
+
+from cohort.reasons import REASONS
+
+
+class CohortError(Exception):
+    """Base of all errors raised on purpose by this project."""
+
+
+class ConfigurationError(CohortError, ValueError):
+    """The user's configuration, command line or subject table cannot be used as given."""
+
+
+class StoreError(CohortError, OSError):
+    """A store on disk is missing, incomplete or of another schema version."""
+
+
+class RefusedError(CohortError, ValueError):
+    """Data that must not be used; `reason` is the code that the row will carry.
+
+    Parameters
+    ----------
+    reason : a key of `cohort.reasons.REASONS`
+    detail : what was seen, where, with which value; never a path, a name or any other identifier of the patient
+    """
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        if reason not in REASONS:
+            raise KeyError(f"reason code {reason!r} is not declared in cohort/reasons.py")
+        super().__init__(f"{reason}: {detail or REASONS[reason]}")
+        self.reason = reason
+        self.detail = detail

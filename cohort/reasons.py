@@ -1,0 +1,99 @@
+"""Reason codes: why a file, a series, an exam, a stage or a number was refused or flagged.
+
+One documented list for the whole project (`cohort schema --reasons` prints it); a code that is not here cannot be
+raised or written. Texts are for people and name no value.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+FILE_REASONS: Final[dict[str, str]] = {
+    "not_dicom": "The file is not DICOM.",
+    "unreadable": "The file could not be opened or read.",
+    "truncated": "The file ends before its pixel data does.",
+    "damaged_header": "The DICOM header cannot be parsed.",
+    "not_an_image": "DICOM object without pixel data (report, presentation state, DICOMDIR, raw data, ...).",
+    "not_mr": "The modality is not MR.",
+    "no_geometry": "Image orientation, position or pixel spacing is missing or not usable.",
+    "no_identity": "StudyInstanceUID, SeriesInstanceUID or SOPInstanceUID is missing.",
+    "unsupported_pixels": "Pixels of a kind that cannot be measured (colour, mosaic, several samples per pixel).",
+    "enhanced_unsupported": "Enhanced multi-frame MR is not read yet.",
+}
+
+SERIES_REASONS: Final[dict[str, str]] = {
+    "chosen": "The series was chosen.",
+    "localiser": "Localiser or scout.",
+    "not_t1": "Not T1-weighted by its sequence parameters.",
+    "fat_suppressed": "Fat-suppressed or inversion-recovery.",
+    "derived": "Derived image (map, subtraction, reformat, screenshot).",
+    "post_contrast": "Acquired after contrast agent.",
+    "wrong_plane": "Neither sagittal nor axial.",
+    "too_few_slices": "Too few slices to measure.",
+    "not_best": "A better series of the same plane was chosen.",
+}
+
+EXAM_REASONS: Final[dict[str, str]] = {
+    "no_t1_sagittal": "No usable T1 sagittal series.",
+    "no_t1_axial": "No usable T1 axial series: muscles are not measured, loads use generic strength.",
+    "ambiguous": "Two series are equally likely; none was chosen.",
+    "damaged_pixels": "Pixels of a chosen series cannot be decoded.",
+    "files_changed": "Files of the exam changed or vanished while it was read.",
+    "damaged_file_in_series": "A file of the exam could not be read; its series may have a gap.",
+    "duplicate_slices": "Copies of a slice were found and dropped.",
+    "missing_slices": "A slice of an otherwise even block is missing; the gap is kept.",
+    "inconsistent_series": "Slices of the chosen series do not form a stack.",
+    "conflicting_demographics": "Files or tables contradict each other about sex, age, height or weight.",
+}
+
+ANATOMY_REASONS: Final[dict[str, str]] = {
+    "no_vertebrae": "No vertebral bodies were found.",
+    "no_discs": "No intervertebral discs were found.",
+    "levels_undecided": "The sacrum was not identified; rows carry ordinal positions, not level names.",
+    "levels_low_confidence": "Level names rest on weak evidence.",
+    "lumbar_variant": "Four or six lumbar-type vertebrae, or a transitional vertebra, are likely.",
+    "count_mismatch": "Bodies and discs do not alternate as a spine must.",
+    "touches_border": "The structure is cut by the image border.",
+    "outermost_slice": "The structure reaches the first or last slice; its extent is not complete.",
+    "implausible_disc_height": "Disc height outside the anatomical range.",
+    "implausible_body_size": "Vertebral body size outside the anatomical range.",
+    "implausible_spacing": "Distance between neighbouring vertebrae outside the anatomical range.",
+    "implausible_csa": "Muscle cross-sectional area outside the anatomical range.",
+    "side_asymmetry": "Left and right area of a muscle differ more than anatomy allows.",
+    "sides_conflict": "Left and right of the muscles contradict the geometry of the scan; sides must not be used.",
+    "muscle_missing": "A muscle that should be visible at this level was not found.",
+    "no_slice_at_level": "No axial slice lies near the mid-plane of the disc.",
+    "oblique_slice": "Axial slice and disc differ by a large angle; the corrected area is uncertain.",
+    "different_frame": "Sagittal and axial series do not share a frame of reference; they are not combined.",
+    "components_removed": "Post-processing removed a large part of the network's output.",
+    "network_uncertain": "The network was uncertain about this structure.",
+    "low_contrast": "Image contrast too low to trust the masks.",
+}
+
+LOADING_REASONS: Final[dict[str, str]] = {
+    "no_demographics": "Sex, height or weight unknown: no load was computed.",
+    "implausible_demographics": "Height, weight or age outside human range: not used.",
+    "default_curvature": "Too few named vertebrae: the base model's own curvature was used.",
+    "default_strength": "No measured muscle area: the base model's own strength was used.",
+    "muscle_saturated": "A muscle reached its limit; the load is a lower bound of the demand.",
+    "not_in_equilibrium": "Muscles cannot balance the posture; reserve moments were needed.",
+    "not_converged": "The equilibrium solver did not converge.",
+    "engines_disagree": "Batch engine and OpenSim differ by more than 0.5 %.",
+    "upstream_untrusted": "Geometry or muscle areas that this load rests on are flagged.",
+}
+
+RUN_REASONS: Final[dict[str, str]] = {
+    "worker_killed": "The worker process died while it worked on this exam alone.",
+    "timed_out": "The stage took longer than its time limit.",
+    "internal_error": "Unexpected error in the software; see the error type in the ledger.",
+    "gone": "The exam is no longer in the archive.",
+}
+
+REASONS: Final[dict[str, str]] = {
+    **FILE_REASONS,
+    **SERIES_REASONS,
+    **EXAM_REASONS,
+    **ANATOMY_REASONS,
+    **LOADING_REASONS,
+    **RUN_REASONS,
+}

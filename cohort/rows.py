@@ -1,0 +1,300 @@
+"""The rows of every table, as frozen dataclasses: the one place where a column is named, typed, given a unit and
+explained.
+
+Arrow schemas (`cohort.tables.schema`) and the data dictionary in the docs are derived from these classes. Units are
+part of the names; coordinates are DICOM LPS, mm. `None` means not measured; NaN is never written.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+def column(text: str) -> Any:
+    """Declare a column with the description that ends up in Arrow metadata and in the data dictionary."""
+    return field(metadata={"description": text})
+
+
+def optional(text: str) -> Any:
+    """Declare a column that may be missing (`None`)."""
+    return field(default=None, metadata={"description": text})
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileRow:
+    """One file of the archive."""
+
+    file_id: str = column("keyed hash of the path below the archive root")
+    size_bytes: int = column("file size")
+    mtime_ns: int = column("modification time, ns since 1970")
+    reason: str | None = optional("reason code if the file is unusable, else null")
+    exam_id: str | None = optional("pseudonym of StudyInstanceUID")
+    subject_id: str | None = optional("pseudonym of PatientID and its issuer")
+    accession_id: str | None = optional("pseudonym of AccessionNumber, to join subject tables")
+    series_id: str | None = optional("pseudonym of SeriesInstanceUID")
+    instance_id: str | None = optional("pseudonym of SOPInstanceUID")
+    frame_of_reference_id: str | None = optional("pseudonym of FrameOfReferenceUID")
+    content_sha256: str | None = optional("sha256 of the whole file; only for files of a chosen series")
+    position_mm: list[float] | None = optional("ImagePositionPatient, LPS")
+    orientation: list[float] | None = optional("ImageOrientationPatient, row then column cosines")
+    row_spacing_mm: float | None = optional("PixelSpacing, between rows")
+    column_spacing_mm: float | None = optional("PixelSpacing, between columns")
+    rows: int | None = optional("Rows")
+    columns: int | None = optional("Columns")
+    thickness_mm: float | None = optional("SliceThickness")
+    repetition_time_ms: float | None = optional("RepetitionTime")
+    echo_time_ms: float | None = optional("EchoTime")
+    inversion_time_ms: float | None = optional("InversionTime")
+    flip_angle_deg: float | None = optional("FlipAngle")
+    echo_train_length: int | None = optional("EchoTrainLength")
+    scanning_sequence: str | None = optional("ScanningSequence codes joined by '+', closed vocabulary SE IR GR EP RM")
+    image_type: str | None = optional("ImageType words of a closed vocabulary joined by '+'")
+    text_hints: str | None = optional("words of a closed vocabulary found in descriptions, joined by '+'; no free text")
+    vendor: str | None = optional("scanner vendor, closed vocabulary")
+    field_t: float | None = optional("MagneticFieldStrength")
+    sex: str | None = optional("PatientSex: F, M or O")
+    age_years: float | None = optional("age at the exam; over 89 is 90")
+    height_m: float | None = optional("PatientSize as found")
+    weight_kg: float | None = optional("PatientWeight as found")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeriesRow:
+    """One series and why it was or was not chosen."""
+
+    exam_id: str = column("exam pseudonym")
+    series_id: str = column("series pseudonym")
+    plane: str | None = optional("sagittal, axial, coronal, oblique or mixed")
+    n_files: int = column("usable files")
+    n_stacks: int = column("groups of equal orientation and even spacing")
+    score: float = column("selection score, higher is better; 0 if excluded")
+    role: str | None = optional("sagittal_t1 or axial_t1 if chosen")
+    reason: str = column("reason code: chosen, or why not")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExamRow:
+    """One exam: who (pseudonymous), what was chosen, and how it ended."""
+
+    exam_id: str = column("pseudonym of StudyInstanceUID")
+    subject_id: str = column("pseudonym of PatientID and its issuer")
+    status: str = column("ok, flagged, refused, failed or gone: the worst of its stages")
+    reason: str | None = optional("reason code of that status")
+    sagittal_series_id: str | None = optional("chosen T1 sagittal series")
+    axial_series_id: str | None = optional("chosen T1 axial series")
+    sex: str | None = optional("F or M")
+    sex_source: str | None = optional("dicom or subjects")
+    age_years: float | None = optional("age at the exam; over 89 is 90")
+    age_source: str | None = optional("dicom or subjects")
+    height_m: float | None = optional("standing height")
+    height_source: str | None = optional("dicom or subjects")
+    weight_kg: float | None = optional("body mass")
+    weight_source: str | None = optional("dicom or subjects")
+    vendor: str | None = optional("scanner vendor")
+    field_t: float | None = optional("magnetic field strength")
+    n_sagittal_slices: int | None = optional("slices of the chosen sagittal series")
+    n_axial_slices: int | None = optional("slices of the chosen axial series, all stacks")
+    n_axial_stacks: int | None = optional("stacks of the chosen axial series")
+    store_path: str | None = optional("exam store, relative to STORE")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VertebraRow:
+    """One vertebral body."""
+
+    exam_id: str = column("exam pseudonym")
+    ordinal: int = column("position from the lowest body upward; S1 = 0 when seen, otherwise the lowest body = 1")
+    level: str | None = optional("name (T8..L5, L6, S1); null when undecided")
+    level_confidence: float = column("0 to 1")
+    x_mm: float = column("centroid, LPS x (to the patient's left)")
+    y_mm: float = column("centroid, LPS y (posterior)")
+    z_mm: float = column("centroid, LPS z (cranial)")
+    anterior_height_mm: float | None = optional("height of the anterior wall on the central slice")
+    posterior_height_mm: float | None = optional("height of the posterior wall on the central slice")
+    middle_height_mm: float | None = optional("height at half depth on the central slice")
+    depth_mm: float | None = optional("anterior-posterior length on the central slice")
+    wedge_deg: float | None = optional("angle between endplates, anterior taller positive")
+    tilt_deg: float | None = optional(
+        "superior endplate against the axial plane in the sagittal plane, anterior lower positive"
+    )
+    volume_cm3: float = column("voxel volume within the slices seen")
+    slices_seen: int = column("sagittal slices with this body")
+    touches_border: bool = column("cut by the image border")
+    status: str = column("ok, flagged or refused")
+    reasons: str | None = optional("reason codes joined by '+'")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiscRow:
+    """One intervertebral disc."""
+
+    exam_id: str = column("exam pseudonym")
+    ordinal: int = column("position from the lowest disc upward, lowest (L5-S1 where named) = 1")
+    level: str | None = optional("name, cranial vertebra first (L4-L5); null when undecided")
+    level_confidence: float = column("0 to 1")
+    height_mm: float | None = optional(
+        "shortest side of the minimum-area rectangle of the outline on the most central slice (Hess 2023)"
+    )
+    width_mm: float | None = optional("longest side of that rectangle")
+    area_mm2: float | None = optional("area on the most central slice")
+    mean_height_mm: float | None = optional("area / width on the most central slice")
+    anterior_height_mm: float | None = optional("height at 15 % of the depth from the front")
+    middle_height_mm: float | None = optional("height at half depth")
+    posterior_height_mm: float | None = optional("height at 15 % of the depth from the back")
+    wedge_deg: float | None = optional("angle between its two borders, anterior taller positive")
+    x_mm: float = column("centroid, LPS x (to the patient's left)")
+    y_mm: float = column("centroid, LPS y (posterior)")
+    z_mm: float = column("centroid, LPS z (cranial)")
+    central_slice: int = column("index of the sagittal slice nearest the centroid")
+    volume_cm3: float = column("voxel volume within the slices seen")
+    slices_seen: int = column("sagittal slices with this disc")
+    touches_border: bool = column("cut by the image border")
+    status: str = column("ok, flagged or refused")
+    reasons: str | None = optional("reason codes joined by '+'")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MuscleRow:
+    """One muscle of one side on one axial slice."""
+
+    exam_id: str = column("exam pseudonym")
+    stack: int = column("axial stack index in the exam store")
+    slice: int = column("slice index in the stack")
+    muscle: str = column("multifidus, erector_spinae, psoas or quadratus_lumborum")
+    side: str = column("left or right of the patient")
+    csa_cm2: float = column("cross-sectional area in the plane of the slice: pixels x pixel area")
+    lean_fraction: float | None = optional("share of pixels darker than the fat threshold of this stack")
+    row_px: float = column("2D centroid, row index")
+    column_px: float = column("2D centroid, column index")
+    x_mm: float = column("centroid, LPS x (to the patient's left)")
+    y_mm: float = column("centroid, LPS y (posterior)")
+    z_mm: float = column("centroid, LPS z (cranial)")
+    touches_border: bool = column("cut by the image border")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MuscleLevelRow:
+    """One muscle of one side at the mid-plane of one disc."""
+
+    exam_id: str = column("exam pseudonym")
+    level: str = column("disc name (L4-L5), or disc ordinal as text (disc-1) when names are undecided")
+    muscle: str = column("multifidus, erector_spinae, psoas or quadratus_lumborum")
+    side: str = column("left or right of the patient")
+    stack: int = column("axial stack used")
+    slice: int = column("slice used: the nearest to the disc's mid-plane at its centroid")
+    distance_mm: float = column("distance from the disc's centroid to that slice")
+    angle_deg: float = column("angle between the slice and the disc's mid-plane")
+    csa_cm2: float | None = optional("area in the plane of the slice; null if refused")
+    csa_corrected_cm2: float | None = optional("area times the cosine of angle_deg; null if refused")
+    lean_fraction: float | None = optional("as in muscles")
+    x_mm: float = column("centroid, LPS x (to the patient's left)")
+    y_mm: float = column("centroid, LPS y (posterior)")
+    z_mm: float = column("centroid, LPS z (cranial)")
+    status: str = column("ok, flagged or refused")
+    reasons: str | None = optional("reason codes joined by '+'")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurvatureRow:
+    """Sagittal and coronal shape of the lumbar spine of one exam."""
+
+    exam_id: str = column("exam pseudonym")
+    lordosis_l1_s1_deg: float | None = optional("superior endplate of L1 to superior endplate of S1, lordosis positive")
+    lordosis_l1_l5_deg: float | None = optional("superior endplate of L1 to inferior endplate of L5")
+    lordosis_centroid_deg: float | None = optional(
+        "angle between the centroid lines L1-L2 and L5-S1, independent of endplates"
+    )
+    sacral_slope_deg: float | None = optional("superior endplate of S1 against the axial plane")
+    coronal_deviation_mm: float | None = optional("largest distance of a lumbar centroid from the coronal chord L1-S1")
+    status: str = column("ok, flagged or refused")
+    reasons: str | None = optional("reason codes joined by '+'")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadRow:
+    """Load of one vertebral level in one task, by one engine and one convention."""
+
+    exam_id: str = column("exam pseudonym")
+    task: str = column("task name, for example flexion60_5kg")
+    level: str = column("vertebra L1 to L5")
+    engine: str = column("batch (our equilibrium solver) or opensim (StaticOptimization + JointReaction)")
+    convention: str = column("joint_below or vertebra_mean, see the docs on loads")
+    axial_n: float = column("compression along the vertebra's axis, compression positive")
+    shear_ap_n: float = column("antero-posterior shear, anterior positive")
+    shear_lateral_n: float = column("lateral shear, to the patient's right positive")
+    moment_flexion_nm: float = column("residual flexion moment in the joint (reserve), flexion positive")
+    max_activation: float = column("largest muscle activation of the whole posture, 0 to 1")
+    reserve_max_nm: float = column("largest reserve moment of any joint axis; 0 in perfect muscular balance")
+    height_mass_source: str = column("measured or default")
+    curvature_source: str = column("measured or default")
+    strength_source: str = column("measured or default")
+    status: str = column("ok, flagged or refused")
+    reasons: str | None = optional("reason codes joined by '+'")
+
+
+@dataclass(frozen=True, kw_only=True)
+class QualityRow:
+    """One quality flag."""
+
+    exam_id: str = column("exam pseudonym")
+    stage: str = column("scan, select, convert, segment, measure or load")
+    reason: str = column("reason code")
+    structure: str | None = optional("what it concerns, for example L4-L5 or psoas left; null = the exam")
+    value: float | None = optional("the measured value that raised the flag")
+    limit: float | None = optional("the limit it passed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LedgerRow:
+    """One attempt at one stage of one exam."""
+
+    exam_id: str = column("exam pseudonym")
+    stage: str = column("convert, segment, measure or load")
+    fingerprint: str = column("sha256 of everything the result depends on")
+    status: str = column("ok, flagged, refused or failed")
+    reason: str | None = optional("reason code")
+    error_type: str | None = optional("class name of the exception, never its text")
+    path: str | None = optional("result, relative to STORE")
+    seconds: float = column("wall time of this exam in the stage")
+    worker: str = column("Dask worker name")
+    run_id: str = column("run that did it")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRow:
+    """One `cohort run`."""
+
+    run_id: str = column("time-ordered identifier")
+    started_at: str = column("UTC, ISO 8601")
+    seconds: float = column("wall time")
+    version: str = column("software version")
+    device: str = column("device of the networks")
+    n_files: int = column("files seen in the archive")
+    n_files_read: int = column("files whose header was read in this run")
+    n_exams: int = column("exams in the archive")
+    n_ok: int = column("exams with status ok")
+    n_flagged: int = column("exams with status flagged")
+    n_refused: int = column("exams with status refused")
+    n_failed: int = column("exams with status failed")
+    n_gone: int = column("exams that left the archive")
+    stages_run: int = column("stage executions in this run; 0 when nothing changed")
+    opensim_checked: int = column("exams re-solved with OpenSim")
+    opensim_max_difference: float | None = optional("largest relative difference of axial load between the engines")
+
+
+TABLES: dict[str, type] = {
+    "files": FileRow,
+    "series": SeriesRow,
+    "exams": ExamRow,
+    "vertebrae": VertebraRow,
+    "discs": DiscRow,
+    "muscles": MuscleRow,
+    "muscle_levels": MuscleLevelRow,
+    "curvature": CurvatureRow,
+    "loads": LoadRow,
+    "quality": QualityRow,
+    "ledger": LedgerRow,
+    "runs": RunRow,
+}
+"""Table name -> row class."""
