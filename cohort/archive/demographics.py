@@ -1,0 +1,208 @@
+"""Sex, age, height and weight of an exam: from its files, and from a table of subjects that overrides them.
+
+Values outside human range are dropped and reported, never repaired: 175 might be centimetres, or a typing error.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from cohort.archive.pseudonym import Pseudonyms
+from cohort.archive.scan import OLDEST_PLAUSIBLE_AGE_YEARS, coarse_age_years
+from cohort.errors import ConfigurationError
+from cohort.rows import FileRow, QualityRow
+
+PLAUSIBLE: Final[dict[str, tuple[float, float]]] = {
+    "age_years": (0.0, float(OLDEST_PLAUSIBLE_AGE_YEARS)),
+    "height_m": (1.20, 2.30),
+    "weight_kg": (30.0, 250.0),
+}
+"""Range of each value that is believed."""
+SAME_VALUE: Final[dict[str, float]] = {"age_years": 1.0, "height_m": 0.01, "weight_kg": 1.0}
+"""Values of one exam that differ by no more are roundings of one another."""
+KEY_COLUMNS: Final = ("patient_id", "accession_number", "study_instance_uid")
+ISSUER_COLUMN: Final = "issuer_of_patient_id"
+VALUE_COLUMNS: Final = ("sex", "age_years", "height_m", "weight_kg")
+_MISSING: Final = frozenset(("", "na", "n/a", "nan", "none", "null", "-", "unknown"))
+_SEX_WORDS: Final[dict[str, str | None]] = {"f": "F", "female": "F", "m": "M", "male": "M", "o": None, "other": None}
+
+
+@dataclass(frozen=True)
+class Demographics:
+    """What the spine model needs to know of a person; None where unknown, each value with its source."""
+
+    sex: str | None = None
+    """F or M."""
+    sex_source: str | None = None
+    """dicom or subjects."""
+    age_years: float | None = None
+    """At the exam; over 89 is 90."""
+    age_source: str | None = None
+    height_m: float | None = None
+    height_source: str | None = None
+    weight_kg: float | None = None
+    weight_source: str | None = None
+
+
+@dataclass(frozen=True)
+class SubjectTable:
+    """Sex, age, height and weight by pseudonym, as the user's table gives them."""
+
+    values: Mapping[str, Mapping[str, frozenset[Any]]] = field(default_factory=dict)
+    """Pseudonym of the exam, accession number or patient -> column -> all values of its lines."""
+
+    def known(self, row: FileRow, column: str) -> frozenset[Any]:
+        """Values of a column for the exam of a file; a line for the exam counts before one for the patient."""
+        for key in (row.exam_id, row.accession_id, row.subject_id):
+            found = self.values.get(key or "", {}).get(column)
+            if found:
+                return found
+        return frozenset()
+
+
+def exam_demographics(
+    rows: Sequence[FileRow], subjects: SubjectTable | None = None
+) -> tuple[Demographics, list[QualityRow]]:
+    """Demographics of one exam, and flags for values that were dropped or contradict each other.
+
+    Parameters
+    ----------
+    rows : file rows of one exam
+    subjects : the user's table; its plausible values override those of the files
+
+    Returns
+    -------
+    demographics, and quality rows `implausible_demographics` (with value and limit) and `conflicting_demographics`
+    """
+    flags: list[QualityRow] = []
+    exam_id = next((row.exam_id for row in rows if row.exam_id), "")
+    found: dict[str, Any] = {}
+    for column in VALUE_COLUMNS:
+        in_table = frozenset[Any]().union(*(subjects.known(row, column) for row in rows)) if subjects else frozenset()
+        in_files = frozenset(value for row in rows if (value := getattr(row, column)) is not None)
+        if column == "sex":
+            in_files -= {"O"}
+            if in_table and in_files and in_table != in_files:
+                flags.append(_flag(exam_id, "conflicting_demographics", column))
+        for source, values in (("subjects", in_table), ("dicom", in_files)):
+            value = _agreed(exam_id, column, values, flags)
+            if value is not None:
+                found |= {column: value, f"{column.split('_')[0]}_source": source}
+                break
+    return Demographics(**found), _without_repetition(flags)
+
+
+def _agreed(exam_id: str, column: str, values: frozenset[Any], flags: list[QualityRow]) -> Any:
+    """The one plausible value, or None with a flag for each reason."""
+    if column == "sex":
+        plausible = sorted(values)
+    else:
+        low, high = PLAUSIBLE[column]
+        plausible = sorted(value for value in values if low <= value <= high)
+        for value in sorted(values.difference(plausible)):
+            limit = low if value < low else high
+            flags.append(_flag(exam_id, "implausible_demographics", column, float(value), limit))
+    if not plausible:
+        return None
+    if column == "sex":
+        agree = len(plausible) == 1
+    else:
+        agree = plausible[-1] - plausible[0] <= SAME_VALUE[column]
+    if not agree:
+        flags.append(_flag(exam_id, "conflicting_demographics", column))
+        return None
+    middle = plausible[(len(plausible) - 1) // 2]
+    return coarse_age_years(middle) if column == "age_years" else middle
+
+
+def _flag(exam_id: str, reason: str, column: str, value: float | None = None, limit: float | None = None) -> QualityRow:
+    return QualityRow(exam_id=exam_id, stage="scan", reason=reason, structure=column, value=value, limit=limit)
+
+
+def _without_repetition(flags: Iterable[QualityRow]) -> list[QualityRow]:
+    return list(dict.fromkeys(flags))
+
+
+def read_subjects(path: Path, pseudonyms: Pseudonyms) -> SubjectTable:
+    """Read a CSV or Parquet table of subjects.
+
+    One line per patient, accession number or study: at least one of the columns `patient_id` (with
+    `issuer_of_patient_id` where the files name an issuer), `accession_number` or `study_instance_uid`, and any of
+    `sex` (F or M), `age_years`, `height_m`, `weight_kg`. The finest identifier of a line is its key. Identifiers are
+    hashed at once and not kept.
+
+    Raises
+    ------
+    ConfigurationError
+        for unknown or missing columns, lines without identifier, and cells that are neither empty nor a value
+    """
+    lines = list(_parquet_lines(path) if path.suffix.lower() in (".parquet", ".pq") else _csv_lines(path))
+    table: dict[str, dict[str, set[Any]]] = {}
+    for number, line in enumerate(lines, start=1):
+        columns = table.setdefault(_key(line, number, pseudonyms), {})
+        for column in VALUE_COLUMNS:
+            value = _value(column, line.get(column, ""), number)
+            if value is not None:
+                columns.setdefault(column, set()).add(value)
+    return SubjectTable(
+        {key: {name: frozenset(found) for name, found in columns.items()} for key, columns in table.items()}
+    )
+
+
+def _csv_lines(path: Path) -> Iterator[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8-sig") as stream:
+        reader = csv.DictReader(stream)
+        _require_columns(reader.fieldnames or ())
+        for line in reader:
+            yield {name: (cell or "").strip() for name, cell in line.items() if isinstance(name, str)}
+
+
+def _parquet_lines(path: Path) -> Iterator[dict[str, str]]:
+    import pyarrow.parquet as pq  # only users of Parquet tables pay for it, not each scanning worker
+
+    table = pq.read_table(path)
+    _require_columns(table.column_names)
+    for line in table.to_pylist():
+        yield {name: "" if cell is None else str(cell).strip() for name, cell in line.items()}
+
+
+def _require_columns(names: Iterable[str]) -> None:
+    given = set(names)
+    unknown = sorted(given.difference(KEY_COLUMNS, VALUE_COLUMNS, {ISSUER_COLUMN}))
+    if unknown or not given.intersection(KEY_COLUMNS) or not given.intersection(VALUE_COLUMNS):
+        raise ConfigurationError(
+            f"subject table: unknown columns {unknown}; wanted one of {list(KEY_COLUMNS)} and any of "
+            f"{list(VALUE_COLUMNS)}"
+        )
+
+
+def _key(line: Mapping[str, str], number: int, pseudonyms: Pseudonyms) -> str:
+    if line.get("study_instance_uid"):
+        return pseudonyms.exam_id(line["study_instance_uid"])
+    if line.get("accession_number"):
+        return pseudonyms.accession_id(line["accession_number"])
+    if line.get("patient_id"):
+        return pseudonyms.subject_id(line["patient_id"], line.get(ISSUER_COLUMN, ""))
+    raise ConfigurationError(f"subject table: row {number} has no identifier")
+
+
+def _value(column: str, cell: str, number: int) -> Any:
+    """Value of a cell; None if it is empty. Cells are not quoted in errors: they may hold anything."""
+    if cell.lower() in _MISSING:
+        return None
+    if column == "sex":
+        if cell.lower() not in _SEX_WORDS:
+            raise ConfigurationError(f"subject table: row {number}, column sex: not F or M")
+        return _SEX_WORDS[cell.lower()]
+    try:
+        value = float(cell)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise ConfigurationError(f"subject table: row {number}, column {column}: not a number")
+    return value

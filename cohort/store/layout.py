@@ -1,0 +1,50 @@
+"""Where things lie below STORE. Every name is made of pseudonyms and fingerprints."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Final
+
+FINGERPRINT_CHARACTERS: Final = 12
+"""Hexadecimal characters of a fingerprint in a file name: 48 bits, for the few results of one exam."""
+
+_EXAM_ID: Final = re.compile(r"[a-z2-7]{4,}")
+_FINGERPRINT: Final = re.compile(r"[0-9a-f]{12,}")
+
+
+def exam_directory(store: Path, exam_id: str) -> Path:
+    """STORE/exams/<first two characters>/<exam_id>: all results of one exam."""
+    return store / "exams" / _prefix(exam_id) / exam_id
+
+
+def exam_store_path(store: Path, exam_id: str, fingerprint: str) -> Path:
+    """Zarr store with the images of one exam."""
+    return exam_directory(store, exam_id) / f"exam-{_short(fingerprint)}.zarr"
+
+
+def label_store_path(store: Path, exam_id: str, fingerprint: str) -> Path:
+    """Zarr store with the masks of one exam."""
+    return exam_directory(store, exam_id) / f"labels-{_short(fingerprint)}.zarr"
+
+
+def measure_path(store: Path, exam_id: str, fingerprint: str) -> Path:
+    """Measured rows of one exam."""
+    return exam_directory(store, exam_id) / f"measure-{_short(fingerprint)}.json"
+
+
+def review_directory(store: Path, exam_id: str) -> Path:
+    """STORE/review/<first two characters>/<exam_id>: overlays and corrections of one exam."""
+    return store / "review" / _prefix(exam_id) / exam_id
+
+
+def _prefix(exam_id: str) -> str:
+    if not _EXAM_ID.fullmatch(exam_id):
+        raise ValueError("an exam is named by its pseudonym: lower-case base32")
+    return exam_id[:2]
+
+
+def _short(fingerprint: str) -> str:
+    if not _FINGERPRINT.fullmatch(fingerprint):
+        raise ValueError(f"a fingerprint has at least {FINGERPRINT_CHARACTERS} lower-case hexadecimal characters")
+    return fingerprint[:FINGERPRINT_CHARACTERS]

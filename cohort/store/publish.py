@@ -1,0 +1,60 @@
+"""Build beside the target, then rename once: a result is there as a whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+from uuid import uuid4
+
+TEMPORARY_PREFIX: Final = ".tmp-"
+STALE_AFTER_S: Final = 86_400.0
+"""No stage of one exam takes a day."""
+
+
+@contextmanager
+def publishing(target: Path) -> Iterator[Path]:
+    """Give a temporary sibling of `target` to build in, and rename it to `target` when the block ends without error.
+
+    The block creates a directory or a file at the path it is given. A target that exists already has the same
+    fingerprint, so the same content: it is kept and the new one dropped. After an error nothing is left; after a kill
+    only the `.tmp-*` sibling, which `sweep_temporary` removes.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    building = target.with_name(f"{TEMPORARY_PREFIX}{uuid4().hex}")
+    try:
+        yield building
+        _rename(building, target)
+    finally:
+        _remove(building)
+
+
+def _rename(building: Path, target: Path) -> None:
+    if target.exists():
+        return
+    try:
+        os.rename(building, target)
+    except OSError:
+        # Another worker published the same fingerprint in between: a directory cannot be renamed over a full one.
+        if not target.exists():
+            raise
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def sweep_temporary(store: Path, *, older_than_s: float = STALE_AFTER_S) -> int:
+    """Remove what killed workers left below `store`; returns how many `.tmp-*` entries were removed."""
+    now = time.time()
+    stale = [path for path in store.rglob(f"{TEMPORARY_PREFIX}*") if now - path.stat().st_mtime >= older_than_s]
+    for path in stale:
+        _remove(path)
+    return len(stale)

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from cohort.archive.demographics import Demographics, exam_demographics, read_subjects
+from cohort.archive.pseudonym import Pseudonyms
+from cohort.errors import ConfigurationError
+from cohort.rows import FileRow
+
+PSEUDONYMS = Pseudonyms(bytes(range(32)))
+
+
+def row(**columns: Any) -> FileRow:
+    return FileRow(
+        file_id="f",
+        size_bytes=1,
+        mtime_ns=1,
+        exam_id=PSEUDONYMS.exam_id("1.2.3"),
+        subject_id=PSEUDONYMS.subject_id("0042"),
+        accession_id=PSEUDONYMS.accession_id("A-7"),
+        **columns,
+    )
+
+
+def test_values_of_the_files_with_their_source() -> None:
+    rows = [row(sex="F", age_years=45.0, height_m=1.68, weight_kg=70.0), row(sex="F", weight_kg=70.4), row()]
+    found, flags = exam_demographics(rows)
+    assert found == Demographics("F", "dicom", 45.0, "dicom", 1.68, "dicom", 70.0, "dicom")
+    assert flags == []
+
+
+def test_implausible_values_are_dropped_and_reported_not_repaired() -> None:
+    found, flags = exam_demographics([row(sex="O", age_years=999.0, height_m=175.0, weight_kg=0.5)] * 2)
+    assert found == Demographics()
+    assert {(flag.reason, flag.structure, flag.value, flag.limit) for flag in flags} == {
+        ("implausible_demographics", "age_years", 999.0, 120.0),
+        ("implausible_demographics", "height_m", 175.0, 2.3),
+        ("implausible_demographics", "weight_kg", 0.5, 30.0),
+    }
+    assert len(flags) == 3
+
+
+def test_contradicting_files_are_reported() -> None:
+    found, flags = exam_demographics(
+        [row(sex="F", height_m=1.6, weight_kg=70), row(sex="M", height_m=1.8, weight_kg=70)]
+    )
+    assert (found.sex, found.height_m, found.weight_kg) == (None, None, 70)
+    assert [(flag.reason, flag.structure) for flag in flags] == [
+        ("conflicting_demographics", "sex"),
+        ("conflicting_demographics", "height_m"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "line", ["patient_id,0042", "accession_number,A-7", "study_instance_uid,1.2.3"], ids=lambda line: line.split(",")[0]
+)
+def test_table_overrides_the_files(tmp_path: Path, line: str) -> None:
+    column, key = line.split(",")
+    path = tmp_path / "subjects.csv"
+    path.write_text(f"{column},sex,age_years,height_m,weight_kg\n{key},male,93,1.81,\nother,F,50,1.5,50\n")
+    found, flags = exam_demographics([row(sex="M", height_m=175.0, weight_kg=82.0)], read_subjects(path, PSEUDONYMS))
+    assert found == Demographics("M", "subjects", 90.0, "subjects", 1.81, "subjects", 82.0, "dicom")
+    assert flags == []
+
+
+def test_parquet_table_and_line_for_the_exam_before_line_for_the_patient(tmp_path: Path) -> None:
+    path = tmp_path / "subjects.parquet"
+    pd.DataFrame(
+        {
+            "patient_id": ["0042", "0042"],
+            "study_instance_uid": [None, "1.2.3"],
+            "weight_kg": [60.0, 66.0],
+            "height_m": [1.7, None],
+        }
+    ).to_parquet(path)
+    found, _ = exam_demographics([row()], read_subjects(path, PSEUDONYMS))
+    assert (found.weight_kg, found.height_m) == (66.0, 1.7)
+
+
+def test_table_that_contradicts_the_files_or_itself_is_reported(tmp_path: Path) -> None:
+    path = tmp_path / "subjects.csv"
+    path.write_text("patient_id,sex,weight_kg,height_m\n0042,F,60,175\n0042,F,80,175\n")
+    found, flags = exam_demographics([row(sex="M", weight_kg=70.0, height_m=1.7)], read_subjects(path, PSEUDONYMS))
+    assert (found.sex, found.sex_source) == ("F", "subjects")
+    assert (found.weight_kg, found.weight_source) == (70.0, "dicom")
+    assert (found.height_m, found.height_source) == (1.7, "dicom")
+    assert [(flag.reason, flag.structure) for flag in flags] == [
+        ("conflicting_demographics", "sex"),
+        ("implausible_demographics", "height_m"),
+        ("conflicting_demographics", "weight_kg"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("patient_id,size\n1,2\n", "unknown columns"),
+        ("sex,height_m\nF,1.7\n", "wanted one of"),
+        ("patient_id,height_m\nSECRET,tall\n", "row 1, column height_m"),
+        ("patient_id,sex\n1,F\nSECRET,2\n", "row 2, column sex"),
+        ("patient_id,sex\n,F\n", "row 1 has no identifier"),
+    ],
+)
+def test_wrong_table_says_where_and_quotes_nothing(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "subjects.csv"
+    path.write_text(content)
+    with pytest.raises(ConfigurationError, match=message) as caught:
+        read_subjects(path, PSEUDONYMS)
+    assert "SECRET" not in str(caught.value)
