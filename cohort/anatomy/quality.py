@@ -1,0 +1,172 @@
+"""Limits of plausible anatomy, and flags: every limit in one table, every flag with its value and the limit it
+passed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Final, TypeVar
+
+from cohort.reasons import REASONS
+from cohort.rows import CurvatureRow, DiscRow, MuscleLevelRow, QualityRow, VertebraRow
+from cohort.terms import LUMBAR_VERTEBRAE
+
+
+@dataclass(frozen=True)
+class Limit:
+    """Range of a measured number; outside `expected` it is flagged, outside `possible` it is refused."""
+
+    reason: str
+    expected: tuple[float, float]
+    possible: tuple[float, float]
+    source: str
+
+
+LIMITS: Final[dict[str, Limit]] = {
+    "disc_height_mm": Limit(
+        "implausible_disc_height",
+        (2.5, 17.0),
+        (0.8, 25.0),
+        "lumbar disc masks 6.7-9.2 +- 1.3 mm (Menezes-Reis 2016, n = 49), anterior gap to 13.2 +- 2.1 mm (Chu 2015); "
+        "degeneration to 0.3 of that",
+    ),
+    "disc_width_mm": Limit(
+        "implausible_disc_height", (18.0, 48.0), (8.0, 65.0), "AP depth 31-34 +- 3.3 mm (Menezes-Reis 2016, n = 49)"
+    ),
+    "body_height_mm": Limit(
+        "implausible_body_size",
+        (15.0, 40.0),
+        (6.0, 55.0),
+        "T11-L5 23-31 +- 2.5 mm (Chu 2015, n = 17; MyoSegmenTUM, n = 53); compression fractures lose up to half",
+    ),
+    "body_depth_mm": Limit(
+        "implausible_body_size", (20.0, 47.0), (12.0, 65.0), "30-35 mm, SD 2-3.5 (Chu 2015; MyoSegmenTUM); men to 42"
+    ),
+    "body_wedge_deg": Limit("implausible_body_size", (-22.0, 25.0), (-45.0, 45.0), "-5 to 10 +- 5 degrees (ibid.)"),
+    "body_spacing_mm": Limit(
+        "implausible_spacing", (20.0, 48.0), (12.0, 90.0), "body 23-31 mm and disc gap 6-10 mm make 29-41 mm (Chu 2015)"
+    ),
+    "multifidus_cm2": Limit(
+        "implausible_csa", (0.8, 18.0), (0.2, 30.0), "one side 2.6-10.8 cm2 L2-L5 (MyoSegmenTUM), seated women 1.8-5.7"
+    ),
+    "erector_spinae_cm2": Limit(
+        "implausible_csa", (1.0, 36.0), (0.2, 60.0), "one side 2-23 cm2 L2-L5 (MyoSegmenTUM), group 21-23 +- 6 cm2"
+    ),
+    "psoas_cm2": Limit(
+        "implausible_csa", (0.5, 32.0), (0.2, 50.0), "4.2 +- 2 (L1/2) to 17.6 +- 5 cm2 (L4/5), controls, n = 30"
+    ),
+    "quadratus_lumborum_cm2": Limit(
+        "implausible_csa", (0.4, 15.0), (0.1, 25.0), "3.4 +- 1.5 to 6.8 +- 2.8 cm2, controls, n = 30"
+    ),
+    "side_asymmetry": Limit(
+        "side_asymmetry",
+        (0.0, 0.5),
+        (0.0, 2.1),
+        "|left - right| / mean. Own choice, not fitted to data.",
+    ),
+    "slice_angle_deg": Limit(
+        "oblique_slice",
+        (0.0, 20.0),
+        (0.0, 60.0),
+        "cos(20 degrees) changes the area by 6 %, less than the scatter between readers. Own choice.",
+    ),
+    "uncertainty_bit": Limit(
+        "network_uncertain", (0.0, 0.5), (0.0, 1.1), "half of the largest binary entropy. Own choice, not validated."
+    ),
+    "removed_share": Limit(
+        "components_removed", (0.0, 0.1), (0.0, 1.1), "share of the network's voxels that post-processing removed. Own."
+    ),
+}
+
+VOLUME_ONLY: Final = frozenset({"outermost_slice"})
+"""Reasons that concern only the volume of a structure: listed with it, but its row keeps status ok."""
+
+FIELD_OF_VIEW: Final = frozenset(
+    {"outermost_slice", "touches_border", "oblique_slice", "no_slice_at_level", "muscle_missing", "side_asymmetry"}
+)
+"""Reasons that belong to single rows: they say how the scan was planned, and do not flag the exam as a whole."""
+
+
+@dataclass(frozen=True)
+class Flag:
+    """One doubt about one structure."""
+
+    reason: str
+    structure: str | None = None
+    value: float | None = None
+    limit: float | None = None
+    refused: bool = False
+
+    def __post_init__(self) -> None:
+        if self.reason not in REASONS:
+            raise KeyError(f"reason code {self.reason!r} is not declared in cohort/reasons.py")
+
+
+def check(name: str, value: float | None, structure: str | None) -> list[Flag]:
+    """Compare a number with `LIMITS[name]`; not measured gives no flag."""
+    if value is None:
+        return []
+    limit = LIMITS[name]
+    low, high = limit.expected
+    if low <= value <= high:
+        return []
+    refused = not limit.possible[0] <= value <= limit.possible[1]
+    passed = (limit.possible if refused else limit.expected)[int(value > high)]
+    return [Flag(limit.reason, structure, value, passed, refused)]
+
+
+def row_status(flags: Iterable[Flag]) -> tuple[str, str | None]:
+    """Status of a row and its reason codes joined by '+'."""
+    listed = list(flags)
+    reasons = "+".join(dict.fromkeys(flag.reason for flag in listed)) or None
+    if any(flag.refused for flag in listed):
+        return "refused", reasons
+    return ("flagged" if any(flag.reason not in VOLUME_ONLY for flag in listed) else "ok"), reasons
+
+
+Row = TypeVar("Row", VertebraRow, DiscRow, MuscleLevelRow, CurvatureRow)
+
+
+def withheld(row: Row) -> Row:
+    """A refused row without its measurements: the refused value stands in `quality`, where nobody averages it."""
+    if row.status != "refused":
+        return row
+    empty: dict[str, Any] = {f.name: None for f in fields(row) if f.type == "float | None"}
+    return replace(row, **empty)
+
+
+def uncertainty_flags(uncertainty: Mapping[str, float]) -> list[Flag]:
+    """Flags of structure classes in whose masks the network was unsure."""
+    return [flag for name, entropy in uncertainty.items() for flag in check("uncertainty_bit", entropy, name)]
+
+
+def exam_status(flags: Iterable[Flag]) -> tuple[str, str | None]:
+    """Status of the measured exam and the reason that explains it: first flags of the exam, then of lumbar
+    structures."""
+    serious = [flag for flag in flags if flag.reason not in FIELD_OF_VIEW and _lumbar_or_whole(flag.structure)]
+    if not serious:
+        return "ok", None
+    first = min(serious, key=lambda flag: flag.structure is not None)
+    return "flagged", first.reason
+
+
+def quality_rows(exam_id: str, flags: Iterable[Flag]) -> tuple[QualityRow, ...]:
+    """Rows of the quality table, each flag once."""
+    return tuple(
+        QualityRow(
+            exam_id=exam_id,
+            stage="measure",
+            reason=flag.reason,
+            structure=flag.structure,
+            value=flag.value,
+            limit=flag.limit,
+        )
+        for flag in dict.fromkeys(flags)
+    )
+
+
+def _lumbar_or_whole(structure: str | None) -> bool:
+    """False for thoracic vertebrae and the discs between them, which no result of the lumbar spine rests on."""
+    if structure is None or not structure.startswith("T"):
+        return True
+    return any(name in structure for name in LUMBAR_VERTEBRAE)
