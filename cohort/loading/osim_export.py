@@ -1,0 +1,86 @@
+"""A subject's personalised model as an .osim file, for OpenSim's own tools and for looking at it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import opensim
+
+from cohort.errors import ConfigurationError
+from cohort.loading.base_model import PELVIS_TILT, BaseModel, Floats, read_base_model
+from cohort.loading.personalise import PersonalModels, personalise
+from cohort.loading.subject import LoadingSubject
+
+
+def export_model(base_osim_path: Path, subject: LoadingSubject, path: Path) -> Path:
+    """Write the personalised model of one subject to `path` and return it.
+
+    Everything that the batch engine personalises is in the file: masses and their centres, joint places and rest
+    rotations, path points, strengths, and the pelvis tilt of standing as default value. Fibre and tendon lengths
+    scale with stature.
+    """
+    base = read_base_model(base_osim_path)
+    model = personal_opensim_model(base_osim_path, base, personalise(base, [subject]), subject)
+    if not model.printToXML(str(path)):
+        raise OSError("OpenSim could not write the model file")
+    return path
+
+
+def personal_opensim_model(
+    base_osim_path: Path, base: BaseModel, models: PersonalModels, subject: LoadingSubject
+) -> Any:
+    """Open the base model in OpenSim and put the numbers of the one subject in `models` into it (opensim.Model)."""
+    opensim.Logger.setLevelString("Off")
+    model = opensim.Model(str(base_osim_path))
+    _set_bodies(model, base, models)
+    _set_joints(model, base, models)
+    _set_fascicles(model, base, models, stature=subject.height_m / base.height_m)
+    model.getCoordinateSet().get(PELVIS_TILT).setDefaultValue(float(models.rest_tilt_rad[0]))
+    model.finalizeConnections()
+    return model
+
+
+def vec3(values: Floats) -> Any:
+    """Turn an array [3] into an opensim.Vec3."""
+    return opensim.Vec3(*(float(value) for value in values))
+
+
+def _set_bodies(model: Any, base: BaseModel, models: PersonalModels) -> None:
+    for number, name in enumerate(base.bodies):
+        body = model.getBodySet().get(name)
+        body.setMass(float(models.mass_kg[0, number]))
+        body.setMassCenter(vec3(models.com_m[0, number]))
+
+
+def _set_joints(model: Any, base: BaseModel, models: PersonalModels) -> None:
+    joints = model.getJointSet()
+    for index in range(joints.getSize()):
+        joint = joints.get(index)
+        number = base.body(joint.getChildFrame().findBaseFrame().getName())
+        if base.parent[number] < 0:
+            continue
+        frame = opensim.PhysicalOffsetFrame.safeDownCast(joint.getParentFrame())
+        if frame is None:
+            raise ConfigurationError(f"joint {joint.getName()!r} of the base model has no offset frame in its parent")
+        frame.set_translation(vec3(models.rest_offset_m[0, number]))
+        frame.set_orientation(vec3(_body_fixed_xyz(models.rest_rotation[0, number])))
+
+
+def _body_fixed_xyz(R: Floats) -> Floats:
+    """Angles [3] of R = Rx Ry Rz, OpenSim's convention for the orientation of offset frames."""
+    return np.array([np.arctan2(-R[1, 2], R[2, 2]), np.arcsin(R[0, 2]), np.arctan2(-R[0, 1], R[0, 0])])
+
+
+def _set_fascicles(model: Any, base: BaseModel, models: PersonalModels, *, stature: float) -> None:
+    number = 0
+    for fascicle, name in enumerate(base.fascicles):
+        muscle = model.getMuscles().get(name)
+        muscle.setMaxIsometricForce(float(models.strength_n[0, fascicle]))
+        muscle.setOptimalFiberLength(muscle.getOptimalFiberLength() * stature)
+        muscle.setTendonSlackLength(muscle.getTendonSlackLength() * stature)
+        points = opensim.GeometryPath.safeDownCast(muscle.updPath()).updPathPointSet()
+        for index in range(points.getSize()):
+            opensim.PathPoint.safeDownCast(points.get(index)).setLocation(vec3(models.point_m[0, number]))
+            number += 1

@@ -1,0 +1,205 @@
+"""Loads: physics of the batch engine, and its agreement with OpenSim's own tools."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import opensim
+import pytest
+
+from cohort.errors import RefusedError
+from cohort.loading.base_model import BaseModel, read_base_model
+from cohort.loading.opensim_engine import solve_with_opensim
+from cohort.loading.osim_export import export_model
+from cohort.loading.solve import solve_loads
+from cohort.loading.subject import LoadingSubject
+from cohort.loading.tasks import FLEXION60_5KG, STANDING, STANDING_5KG, Task
+from cohort.rows import LoadRow
+from models.musculoskeletal.build import build_base_model
+
+GENERIC = LoadingSubject(exam_id="generic", sex="M", height_m=1.75, mass_kg=75.0)
+
+# A tall, heavy person with a flat lumbar spine, seen from S1 to T12, and a weak left side; LPS mm.
+PERSON = LoadingSubject(
+    exam_id="person",
+    sex="M",
+    height_m=1.84,
+    mass_kg=92.0,
+    vertebra_centroids_mm={
+        "S1": (3.0, 28.0, -118.0),
+        "L5": (2.0, 6.0, -86.0),
+        "L4": (1.0, -3.0, -49.0),
+        "L3": (0.0, -5.0, -12.0),
+        "L2": (0.0, -2.0, 25.0),
+        "L1": (-1.0, 4.0, 60.0),
+        "T12": (-2.0, 11.0, 93.0),
+    },
+    disc_centroids_mm={
+        "L5-S1": (2.0, 16.0, -103.0),
+        "L4-L5": (1.0, 0.0, -68.0),
+        "L3-L4": (0.0, -5.0, -30.0),
+        "L2-L3": (0.0, -4.0, 7.0),
+        "L1-L2": (-1.0, 1.0, 43.0),
+        "T12-L1": (-1.0, 7.0, 77.0),
+    },
+    csa_cm2={
+        (muscle, side, disc): area * (0.8 if side == "left" else 1.0)
+        for muscle, disc, area in (
+            ("multifidus", "L4-L5", 9.0),
+            ("multifidus", "L3-L4", 6.5),
+            ("erector_spinae", "L4-L5", 13.0),
+            ("erector_spinae", "L3-L4", 17.0),
+            ("psoas", "L4-L5", 19.0),
+            ("psoas", "L3-L4", 15.0),
+            ("quadratus_lumborum", "L3-L4", 7.0),
+        )
+        for side in ("left", "right")
+    },
+)
+
+
+@pytest.fixture(scope="module")
+def osim_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_base_model("male", tmp_path_factory.mktemp("models") / "male.osim")
+
+
+@pytest.fixture(scope="module")
+def base(osim_path: Path) -> BaseModel:
+    return read_base_model(osim_path)
+
+
+def axial(rows: Sequence[LoadRow], convention: str = "vertebra_mean") -> np.ndarray:
+    return np.array([row.axial_n for row in rows if row.convention == convention])
+
+
+def loads(base: BaseModel, subject: LoadingSubject, task: Task) -> np.ndarray:
+    return axial(solve_loads(base, [subject], task))
+
+
+def test_rows_are_complete_and_finite(base: BaseModel) -> None:
+    rows = solve_loads(base, [GENERIC, PERSON], FLEXION60_5KG)
+    keys = {(row.exam_id, row.level, row.convention) for row in rows}
+    assert len(rows) == len(keys) == 20
+    for row in rows:
+        assert all(np.isfinite(value) for value in asdict(row).values() if isinstance(value, float))
+        assert row.engine == "batch"
+        assert row.task == "flexion60_5kg"
+    assert rows[0].reasons == "muscle_saturated+default_curvature+default_strength"
+    assert rows[0].curvature_source == "default"
+    assert rows[-1].curvature_source == rows[-1].strength_source == "measured"
+
+
+def test_magnitudes_are_those_of_published_models(base: BaseModel) -> None:
+    # 60 degrees, 5 kg a hand: other thoracolumbar and lumbar models give about 2.2 to 3.6 kN.
+    bent = loads(base, GENERIC, FLEXION60_5KG)
+    assert (bent > 2200.0).all()
+    assert (bent < 3700.0).all()
+    assert (np.diff(bent) > 0.0).all()
+    standing = loads(base, GENERIC, STANDING)
+    assert (standing > 300.0).all()
+    assert (standing < 600.0).all()
+
+
+def test_joint_below_L5_carries_at_least_the_weight_above(base: BaseModel) -> None:  # noqa: N802
+    rows = solve_loads(base, [GENERIC], STANDING)
+    lowest = next(row for row in rows if row.level == "L5" and row.convention == "joint_below")
+    total = np.linalg.norm([lowest.axial_n, lowest.shear_ap_n, lowest.shear_lateral_n])
+    above = base.mass_kg[base.distal[0]].sum() * 9.80665
+    assert total > 0.95 * above
+
+
+def test_more_weight_more_load(base: BaseModel) -> None:
+    heavy = replace(GENERIC, mass_kg=100.0)
+    for task in (STANDING, STANDING_5KG, FLEXION60_5KG):
+        assert (loads(base, heavy, task) > loads(base, GENERIC, task)).all()
+
+
+def test_hand_loads_and_flexion_add_load(base: BaseModel) -> None:
+    standing, loaded = loads(base, GENERIC, STANDING), loads(base, GENERIC, STANDING_5KG)
+    assert (loaded > standing + 50.0).all()
+    assert (loads(base, GENERIC, FLEXION60_5KG) > 3.0 * loaded).all()
+
+
+def test_symmetric_people_have_no_lateral_shear(base: BaseModel) -> None:
+    for row in solve_loads(base, [GENERIC], FLEXION60_5KG):
+        assert row.shear_lateral_n == pytest.approx(0.0, abs=1e-4)
+
+
+def test_a_weak_side_mirrors(base: BaseModel) -> None:
+    areas = {("erector_spinae", side, "L3-L4"): 17.0 for side in ("left", "right")}
+    weak = [
+        replace(GENERIC, exam_id=side, csa_cm2=areas | {("erector_spinae", side, "L3-L4"): 9.0})
+        for side in ("left", "right")
+    ]
+    rows = solve_loads(base, weak, FLEXION60_5KG)
+    shear = np.array([[row.shear_lateral_n for row in rows if row.exam_id == side] for side in ("left", "right")])
+    assert np.abs(shear[0]).max() > 5.0
+    np.testing.assert_allclose(shear[0], -shear[1], atol=1e-3)
+    np.testing.assert_allclose(axial(rows[:10]), axial(rows[10:]), rtol=1e-7)
+
+
+def test_very_weak_people_are_flagged(base: BaseModel) -> None:
+    areas = {
+        (muscle, side, "L3-L4"): 1.0
+        for muscle in ("erector_spinae", "multifidus", "psoas", "quadratus_lumborum")
+        for side in ("left", "right")
+    }
+    rows = solve_loads(base, [replace(GENERIC, mass_kg=140.0, csa_cm2=areas)], FLEXION60_5KG)
+    assert rows[0].status == "flagged"
+    assert {"muscle_saturated", "not_in_equilibrium", "implausible_csa"} <= set((rows[0].reasons or "").split("+"))
+    assert rows[0].reserve_max_nm > 1.0
+
+
+def test_batch_equals_one_by_one(base: BaseModel) -> None:
+    people = [replace(PERSON, exam_id=str(i), mass_kg=60.0 + 2.0 * i, height_m=1.6 + 0.01 * i) for i in range(12)]
+    people.insert(5, GENERIC)
+    together = solve_loads(base, people, FLEXION60_5KG)
+    alone = [row for person in people for row in solve_loads(base, [person], FLEXION60_5KG)]
+    assert [row.exam_id for row in together] == [row.exam_id for row in alone]
+    np.testing.assert_allclose(axial(together), axial(alone), rtol=1e-8)
+
+
+def test_nobody_gives_no_rows(base: BaseModel) -> None:
+    assert solve_loads(base, [], STANDING) == []
+
+
+@pytest.mark.parametrize(("subject", "task"), [(GENERIC, FLEXION60_5KG), (PERSON, FLEXION60_5KG), (PERSON, STANDING)])
+def test_agrees_with_opensim(base: BaseModel, osim_path: Path, subject: LoadingSubject, task: Task) -> None:
+    theirs = solve_with_opensim(osim_path, subject, task, timeout_s=120.0)
+    ours = solve_loads(base, [subject], task)
+    assert [(r.level, r.convention) for r in theirs] == [(r.level, r.convention) for r in ours]
+    for a, b in zip(theirs, ours, strict=True):
+        assert a.engine == "opensim"
+        assert b.axial_n == pytest.approx(a.axial_n, rel=0.001)
+        assert b.shear_ap_n == pytest.approx(a.shear_ap_n, abs=0.001 * a.axial_n)
+        assert b.shear_lateral_n == pytest.approx(a.shear_lateral_n, abs=0.001 * a.axial_n)
+        assert b.max_activation == pytest.approx(a.max_activation, abs=0.01)
+        assert (a.reasons, a.status) == (b.reasons, b.status)
+
+
+def test_a_slow_child_is_killed(osim_path: Path) -> None:
+    with pytest.raises(RefusedError) as refusal:
+        solve_with_opensim(osim_path, GENERIC, STANDING, timeout_s=0.05)
+    assert refusal.value.reason == "timed_out"
+    assert multiprocessing.active_children() == []
+
+
+def test_a_broken_model_is_an_answer_not_a_crash(tmp_path: Path) -> None:
+    (tmp_path / "x.osim").write_text("<not a model/>")
+    with pytest.raises(RefusedError) as refusal:
+        solve_with_opensim(tmp_path / "x.osim", GENERIC, STANDING, timeout_s=60.0)
+    assert refusal.value.reason == "internal_error"
+
+
+def test_exported_model_opens_in_opensim_and_stands_upright(base: BaseModel, osim_path: Path, tmp_path: Path) -> None:
+    model = opensim.Model(str(export_model(osim_path, PERSON, tmp_path / "person.osim")))
+    state = model.initSystem()
+    assert model.getTotalMass(state) == pytest.approx(92.0)
+    model.realizePosition(state)
+    up = model.getBodySet().get("thorax").expressVectorInGround(state, opensim.Vec3(0, 1, 0))
+    assert up.get(1) == pytest.approx(1.0, abs=1e-9)
+    assert model.getMuscles().getSize() == len(base.fascicles)
