@@ -1,0 +1,115 @@
+"""A Dask cluster on this machine: one process per CPU lane and one per GPU, on the loopback interface only."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import dask
+from dask.utils import parse_bytes
+from distributed import Client, Nanny, Scheduler, SpecCluster
+from distributed.system import MEMORY_LIMIT
+
+from cluster.resources import Device, available_cores
+from cohort.errors import ConfigurationError
+
+_LOOPBACK: Final = "127.0.0.1"
+
+_SETTINGS: Final[dict[str, Any]] = {
+    "distributed.worker.daemon": False,  # stages start children of their own (time limits around OpenSim and decoders)
+    "distributed.scheduler.allowed-failures": 1,
+    "distributed.scheduler.work-stealing": False,  # the window holds little more than is running
+    "distributed.worker.memory.target": False,  # no array is kept in a worker, so there is nothing to spill
+    "distributed.worker.memory.spill": False,
+    "distributed.worker.memory.pause": 0.80,
+    "distributed.worker.memory.terminate": 0.95,
+    "distributed.comm.timeouts.connect": "30s",
+}
+
+_ONE_THREAD: Final = {"OMP_NUM_THREADS": "1", "OPENCV_FOR_THREADS_NUM": "1"}
+"""One worker uses one core; OpenCV does not listen to OpenMP's variable."""
+
+_SCHEDULER_OPTIONS: Final[dict[str, Any]] = {
+    "host": _LOOPBACK,
+    "port": 0,
+    "dashboard": False,
+    "dashboard_address": f"{_LOOPBACK}:0",  # the metrics page; by default it insists on port 8787 and warns if taken
+}
+
+
+@contextmanager
+def local_cluster(
+    n_cpu_workers: int,
+    *,
+    device: Device,
+    memory_limit: str = "auto",
+    scratch_dir: Path | None = None,
+    torch_threads: int | None = None,
+) -> Iterator[Client]:
+    """Start workers and yield a client; close both, and every process, at the end.
+
+    Workers are called cpu-0, cpu-1, ... (resource CPU=1) and gpu-0, ... (resource GPU=1; one per visible GPU, or one
+    that computes on the CPU). All have one Dask thread.
+
+    Parameters
+    ----------
+    device : as resolved by `cluster.resources.resolve_device`
+    memory_limit : of each worker, for example "4GiB"; "auto" shares the machine's memory equally
+    scratch_dir : folder for the workers' own files; Dask's default when None
+    torch_threads : threads of the network on the CPU; the cores that `n_cpu_workers` leave over when None
+    """
+    if n_cpu_workers < 1:
+        raise ConfigurationError(f"at least one CPU worker is needed, not {n_cpu_workers}")
+    with dask.config.set(_SETTINGS):  # for the whole life: the parent reads `daemon` again when it restarts a worker
+        workers: dict[str, Any] = {
+            f"cpu-{i}": {"cls": Nanny, "options": {"resources": {"CPU": 1}, "env": _ONE_THREAD}}
+            for i in range(n_cpu_workers)
+        }
+        workers |= _network_workers(device, torch_threads or max(1, available_cores() - n_cpu_workers))
+        common = _common_options(memory_limit, len(workers), scratch_dir)
+        for spec in workers.values():
+            spec["options"].update(common)
+        scheduler = {"cls": Scheduler, "options": _SCHEDULER_OPTIONS}
+        with (
+            SpecCluster(workers=workers, scheduler=scheduler, silence_logs=logging.ERROR) as cluster,
+            Client(cluster) as client,
+        ):
+            client.wait_for_workers(len(workers))
+            yield client
+
+
+def _common_options(memory_limit: str, n_workers: int, scratch_dir: Path | None) -> dict[str, Any]:
+    limit = MEMORY_LIMIT // n_workers if memory_limit == "auto" else parse_bytes(memory_limit)
+    options: dict[str, Any] = {
+        "host": _LOOPBACK,
+        "nthreads": 1,
+        "memory_limit": limit,
+        "dashboard": False,
+        "dashboard_address": None,
+        "silence_logs": logging.ERROR,
+    }
+    if scratch_dir is not None:
+        options["local_directory"] = str(scratch_dir)
+    return options
+
+
+def _network_workers(device: Device, torch_threads: int) -> dict[str, dict[str, Any]]:
+    """Workers of the GPU lane: dask-cuda's own recipe for each visible GPU, or one plain process on the CPU."""
+    if device == "cpu":
+        # a Nanny gives its worker one OpenMP thread unless it is told otherwise; torch reads this when it is imported
+        env = {"OMP_NUM_THREADS": str(torch_threads), "MKL_NUM_THREADS": str(torch_threads)}
+        return {"gpu-0": {"cls": Nanny, "options": {"resources": {"GPU": 1}, "env": env}}}
+    try:
+        from dask_cuda.worker_spec import worker_spec  # needs the NVIDIA driver
+    except ImportError as error:
+        raise ConfigurationError(
+            "a GPU needs dask-cuda: pip install 'lumbar-cohort[gpu-cu13]' or [gpu-cu12]"
+        ) from error
+    recipes = worker_spec(threads_per_worker=1).values()
+    workers = {f"gpu-{i}": recipe for i, recipe in enumerate(recipes)}
+    for recipe in workers.values():
+        recipe["options"]["resources"] = {"GPU": 1}
+    return workers

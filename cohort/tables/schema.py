@@ -1,0 +1,106 @@
+"""Arrow schemas and the data dictionary, both derived from the row classes in `cohort.rows`."""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Sequence
+from dataclasses import Field, fields
+from functools import cache
+from numbers import Integral
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cohort.rows import TABLES
+
+SCHEMA_VERSION: Final = 1
+"""Raised by hand with every change of a row class; stores of another version are refused, never guessed at."""
+
+_ARROW_TYPES: Final[dict[object, pa.DataType]] = {
+    str: pa.string(),
+    int: pa.int64(),
+    float: pa.float64(),
+    bool: pa.bool_(),
+    list[float]: pa.list_(pa.field("element", pa.float64(), nullable=False)),
+}
+
+
+def row_class(table: str) -> type:
+    """Row dataclass of a table; `ValueError` names the tables there are."""
+    if table not in TABLES:
+        raise ValueError(f"no table {table!r}; tables: {', '.join(TABLES)}")
+    return TABLES[table]
+
+
+def _value_type(annotation: object) -> tuple[object, bool]:
+    """Split `X | None` into X and whether it may be missing."""
+    if not isinstance(annotation, types.UnionType):
+        return annotation, False
+    kinds = [kind for kind in typing.get_args(annotation) if kind is not type(None)]
+    if len(kinds) != 1:
+        raise TypeError(f"a column has one type, or that type and None; not {annotation}")
+    return kinds[0], True
+
+
+def _arrow_field(declared: Field[Any], annotation: object) -> pa.Field:
+    kind, nullable = _value_type(annotation)
+    description = {"description": declared.metadata["description"]}
+    return pa.field(declared.name, _ARROW_TYPES[kind], nullable=nullable, metadata=description)
+
+
+@cache
+def arrow_schema(table: str) -> pa.Schema:
+    """Arrow schema of a table: one field per column with its description, and the schema version as metadata."""
+    row = row_class(table)
+    annotations = typing.get_type_hints(row)
+    columns = [_arrow_field(declared, annotations[declared.name]) for declared in fields(row)]
+    return pa.schema(columns, metadata={"table": table, "schema_version": str(SCHEMA_VERSION)})
+
+
+def _arrow_column(table: str, declared: pa.Field, values: list[Any]) -> pa.Array:
+    """One column, checked: what is wrong is named by table and column, the value itself is never repeated."""
+    where = f"table {table}, column {declared.name}"
+    if not declared.nullable and any(value is None for value in values):
+        raise ValueError(f"{where}: a value is missing but the column requires one")
+    if pa.types.is_integer(declared.type) and not all(value is None or isinstance(value, Integral) for value in values):
+        raise ValueError(f"{where}: a value is not a whole number")  # Arrow would cut 1.5 to 1 in silence
+    try:
+        column = pa.array(values, type=declared.type)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise ValueError(f"{where}: a value is not of type {declared.type}") from error
+    numbers = column.flatten() if pa.types.is_list(column.type) else column
+    if pa.types.is_floating(numbers.type) and pc.any(pc.invert(pc.is_finite(numbers))).as_py():
+        raise ValueError(f"{where}: NaN or infinity (a value not measured is None)")
+    return column
+
+
+def rows_to_table(table: str, rows: Sequence[Any]) -> pa.Table:
+    """Convert rows to an Arrow table with exactly the schema of `arrow_schema(table)`.
+
+    Raises `ValueError` naming table and column when a row is of another class, or a value is NaN, infinite, missing
+    where it is required, or of another type.
+    """
+    schema = arrow_schema(table)
+    for found in {type(row) for row in rows} - {row_class(table)}:
+        raise ValueError(f"table {table} holds {row_class(table).__name__}, not {found.__name__}")
+    columns = [_arrow_column(table, column, [getattr(row, column.name) for row in rows]) for column in schema]
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def data_dictionary() -> str:
+    """Markdown text with one section per table: every column, its type, whether it may be null, and what it means."""
+    sections = [f"# Tables (schema version {SCHEMA_VERSION})"]
+    for table in TABLES:
+        summary = (row_class(table).__doc__ or "").strip().splitlines()[0]
+        lines = [f"## `{table}`", "", summary, "", "| column | type | null | meaning |", "|---|---|---|---|"]
+        lines += [_dictionary_line(column) for column in arrow_schema(table)]
+        sections.append("\n".join(lines))
+    return "\n\n".join(sections) + "\n"
+
+
+def _dictionary_line(column: pa.Field) -> str:
+    meaning = column.metadata[b"description"].decode().replace("|", "\\|")
+    kind = "list of double" if pa.types.is_list(column.type) else str(column.type)
+    return f"| `{column.name}` | {kind} | {'yes' if column.nullable else 'no'} | {meaning} |"
