@@ -1,0 +1,40 @@
+"""Losses of the paper: Dice on sigmoid outputs, plain and weighted by class."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+
+def dice_sigmoid(logits: Tensor, target: Tensor, *, class_weights: Tensor | None = None) -> Tensor:
+    """One minus the soft Dice coefficient with squared denominator (Milletari et al. 2016, eq. 4), mean over classes.
+
+    Sums run over the whole batch, so that a slice without a structure is judged together with those that have it; the
+    added one makes
+    an empty target with an empty prediction a perfect score.
+
+    Parameters
+    ----------
+    logits, target : [batch, class, row, column]; target 0 or 1
+    class_weights : [class], any positive numbers; None for equal weights
+    """
+    p = logits.sigmoid()
+    overlap = (p * target).sum((0, 2, 3))
+    size = (p * p + target * target).sum((0, 2, 3))
+    loss = 1 - (2 * overlap + 1) / (size + 1)  # [class]
+    if class_weights is None:
+        return loss.mean()
+    return (loss * class_weights).sum() / class_weights.sum()
+
+
+def dice_and_cross_entropy(logits: Tensor, target: Tensor, *, class_weights: Tensor | None = None) -> Tensor:
+    """Dice plus binary cross-entropy, which keeps gradients alive where Dice saturates."""
+    return dice_sigmoid(logits, target, class_weights=class_weights) + binary_cross_entropy_with_logits(logits, target)
+
+
+@torch.no_grad()
+def dice_coefficient(logits: Tensor, target: Tensor) -> Tensor:
+    """[class] Dice of the thresholded output over the batch; 1 where both are empty."""
+    p = (logits > 0).to(target.dtype)
+    return (2 * (p * target).sum((0, 2, 3)) + 1e-6) / ((p + target).sum((0, 2, 3)) + 1e-6)

@@ -1,0 +1,94 @@
+"""Small numerical pieces of the phantom: smooth random fields, ellipsoids and capsules at arbitrary points."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+from scipy.ndimage import gaussian_filter, zoom
+
+Array = npt.NDArray[np.float32]
+
+_SIZE = 48
+
+
+_CHUNK = 32
+
+
+@dataclass(frozen=True, eq=False)
+class Cloud:
+    """Points in space that answer quickly which of them lie near a centre."""
+
+    points: Array
+    """[n, 3] LPS mm; neighbours in the list should be neighbours in space."""
+
+    @cached_property
+    def _bounds(self) -> tuple[Array, Array]:
+        padding = -len(self.points) % _CHUNK
+        chunks = np.concatenate([self.points, np.repeat(self.points[-1:], padding, axis=0)]).reshape(-1, _CHUNK, 3)
+        return chunks.min(axis=1), chunks.max(axis=1)
+
+    def near(self, centre: npt.ArrayLike, radius: float) -> npt.NDArray[np.intp]:
+        """Indices of points within a cube of half-width `radius` around `centre`."""
+        low, high = self._bounds
+        middle = np.asarray(centre, dtype=np.float32)
+        chunks = np.nonzero(((low < middle + radius) & (high > middle - radius)).all(axis=1))[0]
+        if not len(chunks):
+            return chunks
+        index = (chunks[:, None] * _CHUNK + np.arange(_CHUNK)).ravel()
+        index = index[index < len(self.points)]
+        delta = np.abs(self.points[index] - middle)
+        return np.asarray(index[(delta[:, 0] < radius) & (delta[:, 1] < radius) & (delta[:, 2] < radius)])
+
+
+def periodic_noise(seed: int, stream: int, *, sigma: float = 1.5) -> Array:
+    """[48, 48, 48] smooth periodic field of mean 0 and standard deviation 1; `sigma` in cells."""
+    rng = np.random.default_rng([seed, 2, stream])
+    field = gaussian_filter(rng.standard_normal((_SIZE, _SIZE, _SIZE), dtype=np.float32), sigma, mode="wrap")
+    return np.asarray((field - field.mean()) / field.std(), dtype=np.float32)
+
+
+def at_points(field: Array, points: Array, cell_mm: tuple[float, float, float]) -> Array:
+    """Look up a periodic field at points [n, 3] (nearest cell); `cell_mm` is the size of a cell along x, y, z."""
+    index = np.floor(points / np.asarray(cell_mm, dtype=np.float32)).astype(np.int32) % _SIZE
+    return field[index[:, 0], index[:, 1], index[:, 2]]
+
+
+def smooth_plane(rng: np.random.Generator, shape: tuple[int, int], cells: int, amplitude: float) -> Array:
+    """[rows, columns] smooth random field with about `cells` bumps along each axis and this standard deviation."""
+    knots = rng.standard_normal((cells + 3, cells + 3)).astype(np.float32)
+    factors = (shape[0] / cells, shape[1] / cells)
+    field = zoom(knots, factors, order=1 if cells > 24 else 3)[: shape[0], : shape[1]]
+    return np.asarray(amplitude * field / (field.std() + 1e-6), dtype=np.float32)
+
+
+def smooth_line(rng: np.random.Generator, n: int, knots: int, amplitude: float) -> Array:
+    """[n] smooth random curve through `knots` normal values."""
+    values = rng.normal(0, amplitude, knots)
+    return np.interp(np.linspace(0, knots - 1, n), np.arange(knots), values).astype(np.float32)
+
+
+def capsule(points: Array, ends: npt.ArrayLike, radii: npt.ArrayLike) -> Array:
+    """[n] normalised distance of points [n, 3] to the segment `ends` [2, 3] with radii [3]: below 1 inside, inf far
+    away."""
+    segment, reach = np.asarray(ends, dtype=np.float32), np.asarray(radii, dtype=np.float32)
+    low, high = segment.min(axis=0) - reach, segment.max(axis=0) + reach
+    x, y, z = points.T
+    index = np.nonzero((y > low[1]) & (y < high[1]) & (z > low[2]) & (z < high[2]) & (x > low[0]) & (x < high[0]))[0]
+    distance = np.full(len(points), np.inf, np.float32)
+    start, stop = segment / reach
+    q = points[index] / reach - start
+    axis = stop - start
+    length = float(axis @ axis)
+    if length > 0:
+        q -= np.clip(q @ axis / length, 0, 1)[:, None] * axis
+    distance[index] = np.sqrt(np.einsum("ij,ij->i", q, q))
+    return distance
+
+
+def smooth_minimum(a: Array, b: Array, radius: float) -> Array:
+    """Minimum of two distances whose edge is rounded by about `radius`."""
+    h = np.maximum(radius - np.abs(a - b), 0) / radius
+    return np.asarray(np.minimum(a, b) - 0.25 * radius * h * h, dtype=np.float32)

@@ -1,0 +1,81 @@
+"""Anatomical tables of the lumbar phantom, each with its source.
+
+Levels are listed from S1 upward, because the column is built from the sacrum.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+MOBILE_LEVELS: Final = ("L5", "L4", "L3", "L2", "L1", "T12", "T11", "T10", "T9")
+
+# Vertebral bodies, mid-sagittal: mean of superior and inferior endplate depth, mean of anterior and posterior height,
+# wedge (anterior taller positive). T11-L5: measured on the masks of Chu et al. 2015 (n = 17, corners of the outer
+# contour);
+# T9-T10 continue the trend. Left-right width: Panjabi et al. 1992 rounded, within 2 mm of the values for L5 in
+# ijssurgery 15:1072 Table 6.
+BODY_DEPTH_MM: Final = (33.0, 33.4, 34.1, 34.3, 32.4, 30.9, 31.0, 30.0, 29.0)
+BODY_HEIGHT_MM: Final = (28.5, 29.2, 29.5, 28.8, 27.9, 26.5, 24.4, 23.3, 22.5)
+BODY_WEDGE_DEG: Final = (7.7, 3.0, 0.8, -0.8, -2.7, -2.3, -5.0, -4.0, -3.5)
+BODY_WIDTH_MM: Final = (52.0, 50.0, 48.0, 46.0, 44.0, 42.0, 40.0, 37.0, 35.0)
+
+# Disc below each of these levels: gap between the bodies' outer contours at half depth, and its wedge. T11/12-L4/5: as
+# above (Chu et al. 2015, n = 17); L5/S1: Nepal MRI series (n = 106) for the height, wedge a working value.
+DISC_GAP_MM: Final = (10.8, 10.4, 10.2, 8.9, 8.2, 7.3, 6.3, 5.6, 5.2)
+DISC_WEDGE_DEG: Final = (13.0, 9.8, 7.4, 4.0, 3.9, 1.6, 1.9, 0.8, 0.4)
+
+# Sacrum (working values): heights of S1-S5, their depth as a share of S1's, kyphosis between them, rudimentary gaps.
+SACRAL_DEPTH_MM: Final = 32.5
+SACRAL_WIDTH_MM: Final = 50.0
+SACRAL_HEIGHT_MM: Final = (29.0, 23.5, 19.5, 17.5, 14.5)
+SACRAL_TAPER: Final = (0.72, 0.75, 0.75, 0.75, 0.60)
+SACRAL_KYPHOSIS_DEG: Final = (6.0, 10.0, 16.0, 18.0, 14.0)
+SACRAL_GAP_MM: Final = (4.0, 2.5, 1.5, 1.2, 1.0)
+
+# Supine sacral slope and its spread (working values from Ferguson angle 44.5 +- 9.9, n = 274, of which the slope is
+# the part against the table, and recumbent lordosis 36.8 +- 13.2, n = 627, PMC6680033).
+SACRAL_SLOPE_DEG: Final = (38.0, 8.0)
+
+# Sex: depth x0.90 and height x0.96 in women against men at L5 (n = 196, ijssurgery 15:1072 Table 6); the tables above
+# mix
+# sexes, so each sex takes half of the difference.
+SEX_DEPTH_FACTOR: Final = {"M": 1.05, "F": 0.95}
+SEX_HEIGHT_FACTOR: Final = {"M": 1.02, "F": 0.98}
+
+# Muscle cross-sections in units of the body's width W, origin at the body's centre, x lateral, y posterior, rows L1,
+# L2, L3, L4,
+# L5, S1. Psoas and quadratus: width, height, centre. Area and centroid agree with 168 axial slices (see
+# docs/phantom.md).
+PSOAS: Final = np.array(
+    [
+        # width, height, centre x, centre y
+        [0.20, 0.46, 0.58, 0.14],
+        [0.34, 0.58, 0.66, 0.14],
+        [0.47, 0.68, 0.73, 0.12],
+        [0.56, 0.75, 0.79, 0.08],
+        [0.56, 0.80, 0.90, -0.02],
+        [0.50, 0.78, 1.05, -0.14],
+    ]
+)
+QUADRATUS: Final = np.array(
+    [
+        # length, thickness, centre x, centre y
+        [0.50, 0.14, 1.00, 0.45],
+        [0.70, 0.17, 1.12, 0.42],
+        [0.85, 0.20, 1.25, 0.38],
+        [0.95, 0.24, 1.36, 0.34],
+        [0.60, 0.16, 1.40, 0.30],
+        [0.01, 0.01, 1.40, 0.30],
+    ]
+)
+MULTIFIDUS_SIZE: Final = np.array([0.45, 0.55, 0.68, 0.88, 1.05, 1.12])
+ERECTOR_SIZE: Final = np.array([0.95, 1.02, 1.05, 1.00, 0.82, 0.60])
+
+# Outlines (x, y in W) of multifidus and erector spinae on the right of the drawing; `fx` is multifidus' lateral
+# reach, `tip` the
+# spinous tip, both set per level.
+SPINOUS_TIP: Final = 1.52
+MEDULLARY_CONE_LEVEL: Final = (0.5, 0.6)
+"""Conus tip in levels below L1's centre: lower third of L1, mid-T12 to L3 (n = 504)."""

@@ -1,0 +1,102 @@
+"""Pools of phantom slices, made ahead of training because drawing anatomy is slower than learning from it.
+
+A pool is a folder of shards; a shard holds the slices of some subjects, and subjects of different shards never mix,
+so that a split
+by shard is a split by subject. The same seeds give the same pool.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from models.phantom.slices import draw_samples
+
+SUBJECTS_PER_SHARD = 40
+
+
+@dataclass(frozen=True)
+class PoolPlan:
+    """What a pool contains."""
+
+    n_subjects: int = 960
+    sagittal_per_subject: int = 2
+    axial_per_subject: int = 1
+    first_seed: int = 10_000
+
+    def shards(self) -> Iterator[tuple[int, list[int]]]:
+        """Shard number and the seeds of its subjects."""
+        seeds = list(range(self.first_seed, self.first_seed + self.n_subjects))
+        for start in range(0, self.n_subjects, SUBJECTS_PER_SHARD):
+            yield start // SUBJECTS_PER_SHARD, seeds[start : start + SUBJECTS_PER_SHARD]
+
+
+@dataclass(frozen=True, eq=False)
+class Slices:
+    """Slices and masks of one plane."""
+
+    images: npt.NDArray[np.float16]
+    """[n, row, column] normalised."""
+    masks: npt.NDArray[np.uint8]
+    """[n, class, row, column / 8] bit-packed along columns."""
+
+
+def make_pool(folder: Path, plan: PoolPlan, *, processes: int, report: Callable[[str], None]) -> None:
+    """Write the shards of a pool that are not there yet; an interrupted call continues where it stopped."""
+    folder.mkdir(parents=True, exist_ok=True)
+    missing = [(k, seeds) for k, seeds in plan.shards() if not _shard(folder, k).exists()]
+    report(f"pool: {len(missing)} of {len(list(plan.shards()))} shards to make, {processes} processes")
+    with ProcessPoolExecutor(processes) as executor:
+        jobs = [executor.submit(_make_shard, folder, k, seeds, plan) for k, seeds in missing]
+        for done, job in enumerate(as_completed(jobs), start=1):
+            job.result()
+            report(f"pool: shard {done}/{len(missing)}")
+
+
+def _shard(folder: Path, k: int) -> Path:
+    return folder / f"shard-{k:04d}.npz"
+
+
+def _make_shard(folder: Path, k: int, seeds: list[int], plan: PoolPlan) -> None:
+    sagittal, axial = [], []
+    for seed in seeds:
+        s, a = draw_samples(seed, n_sagittal=plan.sagittal_per_subject, n_axial=plan.axial_per_subject)
+        sagittal += s
+        axial += a
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    for name, samples in (("sagittal", sagittal), ("axial", axial)):
+        arrays[f"{name}_images"] = np.stack([sample.image for sample in samples])
+        arrays[f"{name}_masks"] = np.packbits(np.stack([sample.masks for sample in samples]), axis=-1)
+    temporary = folder / f".tmp-{uuid.uuid4().hex}.npz"
+    np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
+    os.replace(temporary, _shard(folder, k))
+
+
+def read_pool(folder: Path, plane: str) -> tuple[Slices, npt.NDArray[np.int64]]:
+    """All slices of one plane ("sagittal" or "axial"), and the shard of each.
+
+    Raises
+    ------
+    FileNotFoundError
+        if the folder holds no shard
+    """
+    paths = sorted(folder.glob("shard-*.npz"))
+    if not paths:
+        raise FileNotFoundError(
+            f"no shard-*.npz in pool folder {folder.name}: make the pool first (cohort train does it)"
+        )
+    images, masks, shard = [], [], []
+    for path in paths:
+        with np.load(path) as arrays:
+            images.append(arrays[f"{plane}_images"])
+            masks.append(arrays[f"{plane}_masks"])
+        shard.append(np.full(len(images[-1]), int(path.stem.split("-")[1])))
+    return Slices(np.concatenate(images), np.concatenate(masks)), np.concatenate(shard)

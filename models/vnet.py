@@ -1,0 +1,103 @@
+"""Two-dimensional V-Net (Milletari, Navab, Ahmadi 2016, arXiv:1606.04797) as Hess et al. 2023 use it.
+
+Residual stages of 1, 2, 3, 3 convolutions of 5x5, PReLU, 2x2 convolutions of stride 2 down and up, dropout. Batch
+normalisation after
+every convolution is not in the paper; without it the small networks shipped here did not train reliably in low
+precision.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+CONVOLUTIONS = (1, 2, 3, 3)
+"""Convolutions of the encoder and decoder stages; deeper stages repeat the last number."""
+
+
+@dataclass(frozen=True)
+class VNetConfig:
+    """Shape of a network."""
+
+    n_classes: int
+    """Independent sigmoid channels."""
+    levels: int = 4
+    """Down-samplings; the input's sides must be multiples of 2**levels."""
+    base_channels: int = 16
+    kernel: int = 5
+    dropout: float = 0.05
+    activation: str = "prelu"
+    """prelu as in the paper, or relu: on a CPU PReLU costs a third of the training time (1.39 against 0.90 s an
+    iteration of eight 256 x 256 slices)."""
+
+
+class ResidualStage(nn.Module):
+    """n convolutions with a skip around them."""
+
+    def __init__(self, c_in: int, c: int, n: int, config: VNetConfig) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for i in range(n):
+            layers.append(nn.Conv2d(c_in if i == 0 else c, c, config.kernel, padding=config.kernel // 2, bias=False))
+            layers.append(nn.BatchNorm2d(c))
+            if i < n - 1:
+                layers.append(_activation(c, config))
+            layers.append(nn.Dropout2d(config.dropout))
+        self.body = nn.Sequential(*layers)
+        self.activation = _activation(c, config)
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        out: Tensor = self.activation(self.body(x) + skip)
+        return out
+
+
+def _activation(c: int, config: VNetConfig) -> nn.Module:
+    return nn.PReLU(c) if config.activation == "prelu" else nn.ReLU()
+
+
+def _down(c: int, config: VNetConfig) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(c, 2 * c, 2, stride=2), nn.BatchNorm2d(2 * c), _activation(2 * c, config))
+
+
+def _up(c: int, config: VNetConfig) -> nn.Sequential:
+    return nn.Sequential(nn.ConvTranspose2d(2 * c, c, 2, stride=2), nn.BatchNorm2d(c), _activation(c, config))
+
+
+class VNet(nn.Module):
+    """[batch, 1, row, column] normalised slices -> [batch, class, row, column] logits."""
+
+    def __init__(self, config: VNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        c, k = config.base_channels, config.kernel
+        n = [CONVOLUTIONS[min(level, 3)] for level in range(config.levels)]
+        self.stem = nn.Sequential(nn.Conv2d(1, c, k, padding=k // 2), nn.BatchNorm2d(c), _activation(c, config))
+        self.encoder = nn.ModuleList(ResidualStage(c << i, c << i, n[i], config) for i in range(config.levels))
+        self.down = nn.ModuleList(_down(c << i, config) for i in range(config.levels))
+        self.bottom = ResidualStage(c << config.levels, c << config.levels, 3, config)
+        self.up = nn.ModuleList(_up(c << i, config) for i in reversed(range(config.levels)))
+        self.decoder = nn.ModuleList(
+            ResidualStage(2 * c << i, c << i, n[i], config) for i in reversed(range(config.levels))
+        )
+        self.head = nn.Conv2d(c, config.n_classes, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)  # [b, c, h, w]
+        skips = []
+        for stage, down in zip(self.encoder, self.down, strict=True):
+            x = stage(x, x)  # [b, c * 2**i, h / 2**i, w / 2**i]
+            skips.append(x)
+            x = down(x)
+        x = self.bottom(x, x)  # [b, c * 2**levels, h / 2**levels, w / 2**levels]
+        for up, stage in zip(self.up, self.decoder, strict=True):
+            x = up(x)
+            x = stage(torch.cat([x, skips.pop()], dim=1), x)
+        logits: Tensor = self.head(x)  # [b, class, h, w]
+        return logits
+
+
+def n_parameters(network: nn.Module) -> int:
+    """Number of trained numbers."""
+    return sum(p.numel() for p in network.parameters())
