@@ -1,0 +1,188 @@
+"""The command line: `cohort demo | run | sql | schema | train`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from cohort import __version__
+from cohort.errors import CohortError
+from pipelines.config import RunConfig, read_config
+from pipelines.progress import Progress
+from pipelines.summary import Summary
+
+STORE = click.option(
+    "--store", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder of stores and tables."
+)
+JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
+
+
+class Commands(click.Group):
+    """Turns errors raised on purpose into one line and exit code 2."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except CohortError as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="lumbar-cohort")
+def main() -> None:
+    """Turn an archive of lumbar-spine MRI into tables of anatomy and spinal loads."""
+
+
+@main.command(name="run")
+@click.argument("archive", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@STORE
+@click.option("--config", "config_path", type=click.Path(path_type=Path, exists=True), help="cohort.toml.")
+@click.option(
+    "--subjects", type=click.Path(path_type=Path, exists=True), help="CSV or Parquet with height, weight, ..."
+)
+@click.option("--retry-failed", is_flag=True, help="Try failed stages again although nothing has changed.")
+@click.option("--strict", is_flag=True, help="Exit with 1 if any exam failed.")
+@JSON
+def run_command(
+    archive: Path,
+    store: Path,
+    config_path: Path | None,
+    subjects: Path | None,
+    retry_failed: bool,
+    strict: bool,
+    as_json: bool,
+) -> None:
+    """Process ARCHIVE into a store; a second run redoes only what changed.
+
+    \b
+    Examples:
+      cohort run /data/archive --store /data/store
+      cohort run /data/archive --store /data/store --subjects subjects.csv --config cohort.toml
+      cohort run /data/archive --store /data/store --json --strict > summary.json
+    """
+    from pipelines.run import run  # torch and opensim take a second to import: not for --help
+
+    config = read_config(config_path) if config_path else RunConfig()
+    with Progress() as progress:
+        summary = run(archive, store, config=config, progress=progress, subjects=subjects, retry_failed=retry_failed)
+    click.echo(summary.to_json()) if as_json else print_summary(summary)
+    if strict and summary.run.n_failed:
+        sys.exit(1)
+
+
+@main.command()
+@click.argument("statement")
+@STORE
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
+def sql(statement: str, store: Path, as_csv: bool) -> None:
+    """Answer one SELECT over the current tables.
+
+    \b
+    Examples:
+      cohort sql "select level, avg(height_mm) from discs group by level" --store /data/store
+      cohort sql "describe loads" --store /data/store
+    """
+    from cohort.tables.sql import query
+
+    frame = query(store, statement).to_pandas()
+    click.echo(frame.to_csv(index=False) if as_csv else frame.to_string(index=False))
+
+
+@main.command()
+@click.option("--reasons", is_flag=True, help="List the reason codes instead.")
+def schema(reasons: bool) -> None:
+    """Print the data dictionary of all tables (Markdown)."""
+    if reasons:
+        from cohort.reasons import REASONS
+
+        click.echo("\n".join(f"{code}: {text}" for code, text in REASONS.items()))
+        return
+    from cohort.tables.schema import data_dictionary
+
+    click.echo(data_dictionary())
+
+
+@main.command()
+@click.argument("config")
+@click.option("--folder", type=click.Path(path_type=Path), default=Path("runs/train"), show_default=True,
+              help="Pool, checkpoints and curves.")  # fmt: skip
+@click.option("--output", type=click.Path(path_type=Path), default=Path("runs/weights"), show_default=True,
+              help="Weights, contract and card.")  # fmt: skip
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option("--processes", default=2, show_default=True, help="For making the phantom pool.")
+def train(config: str, folder: Path, output: Path, device: str, processes: int) -> None:
+    """Train a network; CONFIG is a shipped configuration (vertebral_body, disc, muscle) or a TOML file.
+
+    A second call continues from the last checkpoint.
+
+    \b
+    Example:
+      cohort train vertebral_body && cohort train disc && cohort train muscle
+    """
+    from cluster.resources import resolve_device
+    from pipelines.train import train_network
+
+    train_network(
+        config,
+        folder=folder,
+        output=output,
+        device=resolve_device(device),
+        processes=processes,
+        report=lambda line: click.echo(line, err=True),
+    )
+
+
+@main.command()
+@click.option("--folder", type=click.Path(path_type=Path), default=Path("demo"), show_default=True)
+def demo(folder: Path) -> None:
+    """Write a synthetic archive of eight exams, run the whole chain on it, and query the result."""
+    from pipelines.demo import PLANS, answers, draw_pictures, write_demo_archive
+    from pipelines.run import run
+
+    started = time.monotonic()
+    with Progress() as progress:
+        write_demo_archive(folder / "archive", processes=2, report=progress.note)
+        progress.note(f"{len(PLANS)} exams in {folder / 'archive'}")
+        summary = run(folder / "archive", folder / "store", config=RunConfig.demo(folder), progress=progress)
+    print_summary(summary)
+    for title, statement, answer in answers(folder / "store"):
+        click.echo(f'\n{title}\n$ cohort sql "{statement}" --store {folder / "store"}\n{answer}')
+    pictures = draw_pictures(folder / "store", folder)
+    click.echo(f"\nDone in {time.monotonic() - started:.0f} s. These are phantom figures. Where everything lies:")
+    for what, where in (
+        ("overlay of one exam", pictures.overlay),
+        ("plot over all exams", pictures.plot),
+        ("overlays of every exam", folder / "store" / "review"),
+        ("Parquet tables", folder / "store" / "tables"),
+        ("run report", folder / "store" / "runs" / summary.run.run_id),
+        ("DICOM archive", folder / "archive"),
+    ):
+        click.echo(f"  {what:24} {where}")
+
+
+def print_summary(summary: Summary) -> None:
+    """Print how the archive stands as a table."""
+    run = summary.run
+    if summary.did_nothing:
+        click.echo(
+            f"Nothing to do: {run.n_exams} exams are up to date ({run.n_files} files unchanged, {run.seconds} s)."
+        )
+    table = Table(title=f"Run {run.run_id}: {run.n_exams} exams, {run.stages_run} stages run in {run.seconds:.0f} s")
+    table.add_column("exams")
+    table.add_column("n", justify="right")
+    for name in ("ok", "flagged", "refused", "failed", "gone"):
+        table.add_row(name, str(getattr(run, f"n_{name}")))
+    for reason, n in summary.reasons.items():
+        table.add_row(f"  {reason}", str(n))
+    for reason, n in summary.unusable_files.items():
+        table.add_row(f"  files: {reason}", str(n))
+    if run.opensim_max_difference is not None:
+        table.add_row(
+            f"re-solved with OpenSim (largest difference {run.opensim_max_difference:.2%})", str(run.opensim_checked)
+        )
+    Console().print(table)

@@ -1,0 +1,239 @@
+"""The configuration of a run: one TOML file into frozen dataclasses, and back into the file written beside each run.
+
+Unknown keys are errors that name the key and the nearest valid one. Everything has a default, so an empty file, or
+none, is a valid configuration.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import tomllib
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from dask.utils import parse_bytes
+
+from cohort.errors import ConfigurationError
+from cohort.loading.tasks import TASKS
+
+NETWORKS: Final[dict[str, str]] = {"disc": "disc", "vertebral_body": "vertebral_body", "muscle": "muscle"}
+"""Label array -> shipped network."""
+
+
+def _default_key_file() -> Path:
+    """Beside the user's other settings (XDG base directory specification), never in the store."""
+    settings = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    return settings / "lumbar-cohort" / "pseudonym.key"
+
+
+def _check(ok: bool, message: str) -> None:
+    if not ok:
+        raise ConfigurationError(message)
+
+
+def _is_size(text: str) -> bool:
+    try:
+        return text == "auto" or parse_bytes(text) > 0
+    except ValueError:
+        return False
+
+
+@dataclass(frozen=True)
+class ClusterConfig:
+    """Section [cluster]."""
+
+    workers: int | None = None
+    """CPU worker processes; one less than the cores when not given."""
+    memory_limit: str = "auto"
+    """Of each worker, for example "4GiB"; "auto" shares the machine's memory."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+
+    def __post_init__(self) -> None:
+        _check(self.workers is None or self.workers >= 1, f"cluster.workers is at least 1, not {self.workers}")
+        _check(self.device in ("auto", "cpu", "cuda"), f"cluster.device is auto, cpu or cuda, not {self.device!r}")
+        _check(_is_size(self.memory_limit), f'cluster.memory_limit is "auto" or "4GiB", not {self.memory_limit!r}')
+
+
+@dataclass(frozen=True)
+class ConvertConfig:
+    """Section [convert]."""
+
+    time_limit_s: float = 600.0
+    """Per exam; a decoder that hangs is ended with its worker."""
+
+    def __post_init__(self) -> None:
+        _check(self.time_limit_s > 0, f"convert.time_limit_s is positive, not {self.time_limit_s}")
+
+
+@dataclass(frozen=True)
+class SegmentConfig:
+    """Section [segment]."""
+
+    networks: Mapping[str, str] = field(default_factory=NETWORKS.copy)
+    """Label array -> name of a shipped network or path of your own network's JSON file; those not given keep theirs."""
+    batch_slices: int = 16
+    """Slices of one forward pass."""
+
+    def __post_init__(self) -> None:
+        _reject_unknown(self.networks, NETWORKS, "segment.networks")
+        object.__setattr__(self, "networks", {**NETWORKS, **self.networks})
+        _check(self.batch_slices >= 1, f"segment.batch_slices is at least 1, not {self.batch_slices}")
+
+
+@dataclass(frozen=True)
+class LoadConfig:
+    """Section [load]."""
+
+    tasks: tuple[str, ...] = tuple(TASKS)
+    """Names from `cohort.loading.tasks.TASKS`."""
+    opensim_sample: float = 0.01
+    """Share of exams, at least one a run, that OpenSim solves again."""
+    opensim_timeout_s: float = 600.0
+    """Per task of one exam."""
+
+    def __post_init__(self) -> None:
+        _check(bool(self.tasks), "load.tasks names no task")
+        for task in self.tasks:
+            _check(task in TASKS, f"load.tasks: no task {task!r}{_nearest(task, TASKS)}; tasks: {', '.join(TASKS)}")
+        _check(0 <= self.opensim_sample <= 1, f"load.opensim_sample is between 0 and 1, not {self.opensim_sample}")
+        _check(self.opensim_timeout_s > 0, f"load.opensim_timeout_s is positive, not {self.opensim_timeout_s}")
+
+
+@dataclass(frozen=True)
+class ReviewConfig:
+    """Section [review]."""
+
+    overlays: bool = True
+    """Write pictures of the masks on the images."""
+
+
+@dataclass(frozen=True)
+class PrivacyConfig:
+    """Section [privacy]."""
+
+    key_file: Path = field(default_factory=_default_key_file)
+    """Key of the pseudonyms, outside the store; made by the first run."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A whole configuration file."""
+
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    convert: ConvertConfig = field(default_factory=ConvertConfig)
+    segment: SegmentConfig = field(default_factory=SegmentConfig)
+    load: LoadConfig = field(default_factory=LoadConfig)
+    review: ReviewConfig = field(default_factory=ReviewConfig)
+    privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
+
+    @classmethod
+    def demo(cls, folder: Path) -> RunConfig:
+        """Configuration of the demonstration: the defaults, with a key of its own beside its synthetic archive."""
+        return cls(privacy=PrivacyConfig(key_file=folder.absolute() / "pseudonym.key"))
+
+
+def read_config(path: Path | None) -> RunConfig:
+    """Read a TOML file; all defaults when there is none.
+
+    Relative paths in the file are relative to the file. Raises `ConfigurationError` for a file that cannot be read, an
+    unknown key, a value of another type and a value out of range.
+    """
+    if path is None:
+        return RunConfig()
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"the configuration file cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"the configuration file is not TOML: {error}") from error
+    return parse_config(content, folder=path.parent)
+
+
+def parse_config(content: Mapping[str, Any], *, folder: Path) -> RunConfig:
+    """Build a configuration from parsed TOML; relative paths are relative to `folder`."""
+    return typing.cast(RunConfig, _build(RunConfig, content, where="", folder=folder))
+
+
+def _build(section: type, content: Mapping[str, Any], *, where: str, folder: Path) -> Any:
+    kinds = typing.get_type_hints(section)
+    _reject_unknown(content, kinds, where)
+    values = {
+        key: _value(kinds[key], value, where=f"{where}.{key}".lstrip("."), folder=folder)
+        for key, value in content.items()
+    }
+    return section(**values)
+
+
+def _value(kind: Any, value: Any, *, where: str, folder: Path) -> Any:
+    """Check one value against the type of its field, and convert it."""
+    if isinstance(kind, types.UnionType):
+        kind = next(one for one in typing.get_args(kind) if one is not type(None))
+    if is_dataclass(kind):
+        _expect(isinstance(value, dict), "a table", where)
+        return _build(typing.cast(type, kind), value, where=where, folder=folder)
+    if kind is Path:
+        _expect(isinstance(value, str), "a path", where)
+        return folder.absolute() / Path(value).expanduser()
+    if kind is float:
+        _expect(isinstance(value, int | float) and not isinstance(value, bool), "a number", where)
+        return float(value)
+    if kind in (int, bool, str):
+        _expect(type(value) is kind, {int: "a whole number", bool: "true or false", str: "text"}[kind], where)
+        return value
+    if typing.get_origin(kind) is tuple:
+        _expect(isinstance(value, list) and all(isinstance(item, str) for item in value), "a list of texts", where)
+        return tuple(value)
+    _expect(isinstance(value, dict) and all(isinstance(item, str) for item in value.values()), "names", where)
+    return {key: _network(name, folder) for key, name in value.items()}
+
+
+def _network(name: str, folder: Path) -> str:
+    """A shipped network's name as it is; the path of a network's own JSON file made absolute."""
+    return str(folder.absolute() / Path(name).expanduser()) if name.endswith(".json") else name
+
+
+def _expect(ok: bool, what: str, where: str) -> None:
+    _check(ok, f"{where} must be {what}")
+
+
+def _reject_unknown(found: Iterable[str], valid: Iterable[str], where: str) -> None:
+    for key in found:
+        if key not in valid:
+            place = f" in [{where}]" if where else ""
+            raise ConfigurationError(
+                f"unknown key {key!r}{place}{_nearest(key, valid)}; valid keys: {', '.join(valid)}"
+            )
+
+
+def _nearest(word: str, valid: Iterable[str]) -> str:
+    matches = difflib.get_close_matches(word, list(valid), n=1, cutoff=0.5)
+    return f", did you mean {matches[0]!r}?" if matches else ""
+
+
+def resolved_toml(config: RunConfig) -> str:
+    """TOML text of a configuration with every default written out; reading it back gives an equal configuration."""
+    sections = []
+    for section in fields(config):
+        values = getattr(config, section.name)
+        pairs = [(one.name, getattr(values, one.name)) for one in fields(values)]
+        lines = [f"{name} = {_toml(value)}" for name, value in pairs if value is not None]
+        sections.append("\n".join([f"[{section.name}]", *lines]))
+    return "\n\n".join(sections) + "\n"
+
+
+def _toml(value: Any) -> str:
+    """One value; JSON's notation of text, numbers, booleans and lists is valid TOML."""
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{key} = {_toml(item)}" for key, item in value.items()) + " }"
+    if isinstance(value, tuple):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    if isinstance(value, Path):
+        return _toml(str(value.absolute()))
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,0 +1,128 @@
+"""From the file index to exams: which series, whose demographics, and what each stage must have as its fingerprint."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cohort.archive.demographics import Demographics, SubjectTable, exam_demographics
+from cohort.archive.select import Selection, select_series
+from cohort.rows import FileRow, QualityRow
+from cohort.store.layout import exam_store_path, label_store_path, measure_path
+from pipelines.fingerprint import fingerprint
+from pipelines.plan import Wanted
+
+
+@dataclass(frozen=True)
+class Exam:
+    """One exam of the archive as it stands today."""
+
+    exam_id: str
+    subject_id: str
+    selection: Selection
+    demographics: Demographics
+    """Effective: the subject table before the files."""
+    flags: tuple[QualityRow, ...]
+    """Of demographics."""
+    sagittal: tuple[FileRow, ...]
+    axial: tuple[FileRow, ...]
+    vendor: str | None
+    field_t: float | None
+
+    @property
+    def chosen(self) -> tuple[FileRow, ...]:
+        """Files of both chosen series."""
+        return (*self.sagittal, *self.axial)
+
+
+@dataclass(frozen=True)
+class Artefacts:
+    """Hashes of everything a run brings with it that results depend on."""
+
+    weights: Mapping[str, str]
+    """Label array -> sha256 of the network's weights."""
+    base_models: Mapping[str, str]
+    """Sex -> sha256 of the base model's tables."""
+    tasks: tuple[str, ...]
+
+
+def group_exams(rows: Iterable[FileRow], subjects: SubjectTable | None) -> list[Exam]:
+    """Exams in the order of their pseudonyms. Files without an exam stay in the file index alone."""
+    groups: defaultdict[str, list[FileRow]] = defaultdict(list)
+    for row in rows:
+        if row.exam_id and row.reason not in ("not_mr", "not_an_image"):
+            groups[row.exam_id].append(row)
+    return [_exam(exam_id, groups[exam_id], subjects) for exam_id in sorted(groups)]
+
+
+def _exam(exam_id: str, rows: Sequence[FileRow], subjects: SubjectTable | None) -> Exam:
+    rows = sorted(rows, key=lambda row: row.file_id)
+    selection = select_series(rows)
+    demographics, flags = exam_demographics(rows, subjects)
+    return Exam(
+        exam_id=exam_id,
+        subject_id=next((row.subject_id for row in rows if row.subject_id), exam_id),
+        selection=selection,
+        demographics=demographics,
+        flags=tuple(flags),
+        sagittal=_files(rows, selection.sagittal_series_id),
+        axial=_files(rows, selection.axial_series_id),
+        vendor=next((row.vendor for row in rows if row.vendor), None),
+        field_t=next((row.field_t for row in rows if row.field_t), None),
+    )
+
+
+def _files(rows: Sequence[FileRow], series_id: str | None) -> tuple[FileRow, ...]:
+    """Files of a chosen series; truncated ones too, because conversion says what became of each."""
+    return tuple(row for row in rows if series_id and row.series_id == series_id and row.reason in (None, "truncated"))
+
+
+@dataclass(frozen=True)
+class ExamPlan:
+    """Fingerprint of every stage of one exam, and the paths that follow from them."""
+
+    exam: Exam
+    convert: str
+    segment: str
+    measure: str
+    load: str
+
+    @property
+    def wanted(self) -> list[Wanted]:
+        """Stages in the order of the chain."""
+        stages = ("convert", "segment", "measure", "load")
+        return [Wanted(self.exam.exam_id, stage, getattr(self, stage)) for stage in stages]
+
+    def exam_path(self, store: Path) -> str:
+        """Exam store relative to STORE."""
+        return str(exam_store_path(store, self.exam.exam_id, self.convert).relative_to(store))
+
+    def labels_path(self, store: Path) -> str:
+        """Label store relative to STORE."""
+        return str(label_store_path(store, self.exam.exam_id, self.segment).relative_to(store))
+
+    def measured_path(self, store: Path) -> str:
+        """Measured rows relative to STORE."""
+        return str(measure_path(store, self.exam.exam_id, self.measure).relative_to(store))
+
+
+def plan_exam(exam: Exam, artefacts: Artefacts) -> ExamPlan:
+    """Chain the fingerprints: convert depends on files alone, load alone on demographics, tasks and base models."""
+    inputs = {
+        "sagittal": sorted([row.instance_id, row.content_sha256] for row in exam.sagittal),
+        "axial": sorted([row.instance_id, row.content_sha256] for row in exam.axial),
+    }
+    convert = fingerprint("convert", inputs=inputs)
+    segment = fingerprint("segment", upstream=[convert], artefacts=artefacts.weights)
+    measure = fingerprint("measure", upstream=[segment])
+    sex = exam.demographics.sex
+    load = fingerprint(
+        "load",
+        inputs=exam.demographics,
+        parameters=artefacts.tasks,
+        upstream=[measure],
+        artefacts={"base_model": artefacts.base_models[sex]} if sex else {},
+    )
+    return ExamPlan(exam, convert, segment, measure, load)

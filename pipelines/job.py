@@ -1,0 +1,116 @@
+"""What one run is given and keeps: paths, configuration, artefacts, workers."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from cluster.local import local_cluster
+from cluster.resources import Device, available_cores, resolve_device
+from cohort.archive.demographics import SubjectTable, read_subjects
+from cohort.archive.pseudonym import Pseudonyms, load_or_create_key
+from cohort.tables.buckets import create_tables
+from models.musculoskeletal.build import Sex, base_model_sha256, build_base_model
+from pipelines.config import RunConfig
+from pipelines.exams import Artefacts
+from pipelines.progress import Progress
+from pipelines.segment import check_networks
+from pipelines.window import DaskExecutor, Executor
+
+SEXES: Final[dict[str, Sex]] = {"M": "male", "F": "female"}
+"""DICOM's codes and the base models' names."""
+
+
+def _new_run_id() -> str:
+    """Time-ordered and unique."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run; nothing here changes while it works."""
+
+    archive: Path
+    store: Path
+    config: RunConfig
+    subjects: SubjectTable | None
+    key_file: Path
+    pseudonyms: Pseudonyms
+    device: Device
+    networks: dict[str, tuple[str, str]]
+    """Label array -> (name, sha256 of the weights)."""
+    base_models: dict[str, Path]
+    """Sex -> .osim."""
+    artefacts: Artefacts
+    progress: Progress
+    run_id: str = field(default_factory=_new_run_id)
+    started: float = field(default_factory=time.time)
+
+
+def prepare(archive: Path, store: Path, config: RunConfig, subjects: Path | None, progress: Progress) -> Job:
+    """Check everything that can be wrong with the whole run before any work starts.
+
+    Raises
+    ------
+    ConfigurationError
+        for the key, the device, the networks or the subject table
+    """
+    key_file = config.privacy.key_file
+    pseudonyms = Pseudonyms(load_or_create_key(key_file, store=store))
+    create_tables(store)
+    device = resolve_device(config.cluster.device)
+    networks = check_networks(config.segment.networks)
+    hashes = {code: base_model_sha256(sex) for code, sex in SEXES.items()}
+    names = ", ".join(name for name, _ in networks.values())
+    progress.note(f"device {device}; networks {names}")
+    return Job(
+        archive=archive,
+        store=store,
+        config=config,
+        subjects=read_subjects(subjects, pseudonyms) if subjects else None,
+        key_file=key_file,
+        pseudonyms=pseudonyms,
+        device=device,
+        networks=networks,
+        base_models={code: _base_model(store, code, sha256) for code, sha256 in hashes.items()},
+        artefacts=Artefacts(
+            weights={label: sha256 for label, (_, sha256) in networks.items()},
+            base_models=hashes,
+            tasks=tuple(config.load.tasks),
+        ),
+        progress=progress,
+    )
+
+
+def _base_model(store: Path, code: str, sha256: str) -> Path:
+    """The base model as .osim in the store, built when its tables are new."""
+    path = store / "models" / f"{SEXES[code]}-{sha256[:12]}.osim"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        build_base_model(SEXES[code], path)
+    return path
+
+
+class Workers:
+    """Starts the cluster when the first work appears: a run with nothing to do starts none."""
+
+    def __init__(self, job: Job, resources: ExitStack) -> None:
+        self._job, self._resources = job, resources
+        self._executor: Executor | None = None
+
+    def executor(self) -> Executor:
+        """The executor on the cluster."""
+        if self._executor is None:
+            cluster = self._job.config.cluster
+            n_cpu = cluster.workers or max(1, available_cores() - 1)
+            self._job.progress.note(f"starting {n_cpu} CPU workers and the network worker")
+            client = self._resources.enter_context(
+                local_cluster(n_cpu, device=self._job.device, memory_limit=cluster.memory_limit)
+            )
+            self._executor = DaskExecutor(client)
+        return self._executor

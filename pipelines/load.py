@@ -1,0 +1,151 @@
+"""Stage load: measured rows and demographics -> loads of L1 to L5, by the batch engine, and by OpenSim for a sample."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from cohort.archive.demographics import Demographics
+from cohort.errors import RefusedError
+from cohort.loading.base_model import BaseModel, read_base_model
+from cohort.loading.opensim_engine import solve_with_opensim
+from cohort.loading.solve import solve_loads
+from cohort.loading.subject import LoadingSubject
+from cohort.loading.tasks import TASKS
+from cohort.rows import LoadRow, QualityRow
+from pipelines.measure import read_rows
+from pipelines.outcome import Result, WorkItem
+
+AGREEMENT_LIMIT = 0.005
+"""Largest relative difference of axial load between the engines that is not flagged (design, section 10)."""
+
+MIN_VERTEBRAE = 3
+"""Fewer named vertebrae are no curve."""
+
+
+@dataclass(frozen=True)
+class LoadTask:
+    """Whose loads, in which tasks."""
+
+    store: Path
+    measured_path: str
+    """Measured rows relative to STORE."""
+    demographics: Demographics
+    tasks: tuple[str, ...]
+    base_models: Mapping[str, Path]
+    """Sex -> .osim file."""
+    with_opensim: bool
+    """Solve again with OpenSim itself."""
+    opensim_timeout_s: float
+
+
+def load(item: WorkItem) -> Result:
+    """Compute the loads of one exam in all tasks.
+
+    Raises
+    ------
+    RefusedError
+        `no_demographics` without sex, height and weight; no default stands in for them
+    """
+    task: LoadTask = item.task
+    subject, doubts = loading_subject(item.exam_id, task.demographics, read_rows(task.store / task.measured_path))
+    base_path = task.base_models[subject.sex]
+    rows = [row for name in task.tasks for row in solve_loads(_base_model(str(base_path)), [subject], TASKS[name])]
+    unchecked: list[QualityRow] = []
+    if task.with_opensim:
+        checked, unchecked = _opensim_rows(subject, base_path, task)
+        rows += checked
+    rows = [_with_doubts(row, doubts) for row in rows]
+    quality = [*_flags(item.exam_id, rows), *_disagreement(item.exam_id, rows), *unchecked]
+    flagged = next((row.reasons for row in rows if row.status != "ok" and row.reasons), None)
+    reason = quality[0].reason if quality else flagged.split("+")[0] if flagged else None
+    return Result(rows={"loads": rows, "quality": quality}, status="flagged" if reason else "ok", reason=reason)
+
+
+def _opensim_rows(subject: LoadingSubject, base_path: Path, task: LoadTask) -> tuple[list[LoadRow], list[QualityRow]]:
+    """Rows of the reference engine, and flags for tasks that it could not solve: those lose the check, not the load."""
+    rows: list[LoadRow] = []
+    flags: list[QualityRow] = []
+    for name in task.tasks:
+        try:
+            rows += solve_with_opensim(base_path, subject, TASKS[name], timeout_s=task.opensim_timeout_s)
+        except RefusedError as error:
+            structure = f"opensim {name}"
+            flags.append(QualityRow(exam_id=subject.exam_id, stage="load", reason=error.reason, structure=structure))
+    return rows, flags
+
+
+@lru_cache(maxsize=4)
+def _base_model(path: str) -> BaseModel:
+    return read_base_model(Path(path))
+
+
+def loading_subject(
+    exam_id: str, demographics: Demographics, rows: Mapping[str, Sequence[Any]]
+) -> tuple[LoadingSubject, tuple[str, ...]]:
+    """What personalises the model, and the reasons to doubt it.
+
+    Only named vertebrae and discs and areas that were not refused are used; a flag on any of them is passed on.
+
+    Raises
+    ------
+    RefusedError
+        `no_demographics`
+    """
+    if demographics.sex is None or demographics.height_m is None or demographics.weight_kg is None:
+        missing = [name for name in ("sex", "height_m", "weight_kg") if getattr(demographics, name) is None]
+        raise RefusedError("no_demographics", f"{', '.join(missing)} unknown")
+    vertebrae = [row for row in rows["vertebrae"] if row.level and row.status != "refused" and not row.touches_border]
+    discs = [row for row in rows["discs"] if row.level and row.status != "refused" and not row.touches_border]
+    areas = [row for row in rows["muscle_levels"] if row.status != "refused" and not row.level.startswith("disc-")]
+    if len(vertebrae) < MIN_VERTEBRAE:
+        vertebrae, discs = [], []
+    subject = LoadingSubject(
+        exam_id=exam_id,
+        sex="M" if demographics.sex == "M" else "F",
+        height_m=demographics.height_m,
+        mass_kg=demographics.weight_kg,
+        vertebra_centroids_mm={row.level: (row.x_mm, row.y_mm, row.z_mm) for row in vertebrae},
+        disc_centroids_mm={row.level: (row.x_mm, row.y_mm, row.z_mm) for row in discs},
+        csa_cm2={(row.muscle, row.side, row.level): row.csa_corrected_cm2 for row in areas},
+    )
+    flagged = any(row.status == "flagged" for row in (*vertebrae, *discs, *areas))
+    return subject, ("upstream_untrusted",) if flagged else ()
+
+
+def _with_doubts(row: LoadRow, doubts: tuple[str, ...]) -> LoadRow:
+    if not doubts:
+        return row
+    reasons = [*(row.reasons.split("+") if row.reasons else []), *doubts]
+    return replace(row, status="refused" if row.status == "refused" else "flagged", reasons="+".join(reasons))
+
+
+def _flags(exam_id: str, rows: Sequence[LoadRow]) -> list[QualityRow]:
+    """One flag per reason and task."""
+    seen = {(reason, row.task) for row in rows for reason in (row.reasons or "").split("+") if reason}
+    return [QualityRow(exam_id=exam_id, stage="load", reason=reason, structure=task) for reason, task in sorted(seen)]
+
+
+def _disagreement(exam_id: str, rows: Sequence[LoadRow]) -> list[QualityRow]:
+    difference = engine_difference(rows)
+    if difference is None or difference <= AGREEMENT_LIMIT:
+        return []
+    return [
+        QualityRow(exam_id=exam_id, stage="load", reason="engines_disagree", value=difference, limit=AGREEMENT_LIMIT)
+    ]
+
+
+def engine_difference(rows: Sequence[LoadRow]) -> float | None:
+    """Largest relative difference of axial load between batch and opensim rows; None without a pair."""
+    by_engine: dict[str, dict[tuple[str, str, str], float]] = {"batch": {}, "opensim": {}}
+    for row in rows:
+        by_engine[row.engine][row.task, row.level, row.convention] = row.axial_n
+    pairs = [
+        (by_engine["batch"][key], value) for key, value in by_engine["opensim"].items() if key in by_engine["batch"]
+    ]
+    if not pairs:
+        return None
+    return max(abs(ours - theirs) / max(abs(theirs), 1.0) for ours, theirs in pairs)

@@ -1,0 +1,87 @@
+"""Stage measure: label store -> rows of anatomy, kept as JSON beside the stores for the stage that follows, and
+overlays."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cohort.anatomy.measure import Measurements, measure_exam
+from cohort.review.overlay import write_overlays
+from cohort.rows import TABLES
+from cohort.stacks import LabelledStack
+from cohort.store.exam import read_exam
+from cohort.store.labels import read_labels
+from cohort.store.layout import measure_path, review_directory
+from pipelines.outcome import Result, WorkItem
+
+
+@dataclass(frozen=True)
+class MeasureTask:
+    """Which masks to measure."""
+
+    store: Path
+    exam_path: str
+    """Exam store relative to STORE."""
+    labels_path: str
+    """Label store relative to STORE."""
+    overlays: bool
+
+
+def measure(item: WorkItem) -> Result:
+    """Measure one exam."""
+    task: MeasureTask = item.task
+    exam = read_exam(task.store / task.exam_path)
+    labelled = read_labels(task.store / task.labels_path, exam)
+    found = measure_exam(
+        item.exam_id, _fullest_sagittal(labelled), [one for one in labelled if one.stack.plane == "axial"]
+    )
+    rows = measured_rows(found)
+    target = measure_path(task.store, item.exam_id, item.fingerprint)
+    write_rows(target, rows)
+    if task.overlays:
+        write_overlays(review_directory(task.store, item.exam_id), found)
+    return Result(
+        rows=rows,
+        path=str(target.relative_to(task.store)),
+        status="ok" if found.status == "ok" else "flagged",
+        reason=found.reason,
+    )
+
+
+def _fullest_sagittal(labelled: Sequence[LabelledStack]) -> LabelledStack | None:
+    sagittal = [one for one in labelled if one.stack.plane == "sagittal"]
+    return max(sagittal, key=lambda one: one.stack.geometry.n_slices, default=None)
+
+
+def measured_rows(found: Measurements) -> dict[str, list[Any]]:
+    """Rows of one exam by table."""
+    return {
+        "vertebrae": list(found.vertebrae),
+        "discs": list(found.discs),
+        "muscles": list(found.muscles),
+        "muscle_levels": list(found.muscle_levels),
+        "curvature": [found.curvature] if found.curvature else [],
+        "quality": list(found.quality),
+    }
+
+
+def write_rows(path: Path, rows: dict[str, list[Any]]) -> None:
+    """Write rows as JSON, visible only when complete."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".tmp-{uuid.uuid4().hex}")
+    content = {table: [dataclasses.asdict(row) for row in group] for table, group in rows.items()}
+    temporary.write_text(json.dumps(content, allow_nan=False))
+    os.replace(temporary, path)
+
+
+def read_rows(path: Path) -> dict[str, list[Any]]:
+    """Read what `write_rows` wrote."""
+    content = json.loads(path.read_text())
+    return {table: [TABLES[table](**row) for row in group] for table, group in content.items()}

@@ -1,0 +1,175 @@
+"""What goes into a stage and what comes out: work items, results, and one outcome per exam and attempt."""
+
+from __future__ import annotations
+
+import logging
+import time
+import traceback
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from cohort.errors import RefusedError
+from cohort.reasons import REASONS
+from cohort.rows import LedgerRow
+from cohort.tables.buckets import Key
+from cohort.tables.commit import commit
+from cohort.tables.schema import rows_to_table
+from pipelines.fingerprint import later_stages
+
+logger = logging.getLogger(__name__)
+
+Status = Literal["ok", "flagged", "refused", "failed"]
+
+STAGE_TABLES: Final[dict[str, tuple[str, ...]]] = {
+    "convert": (),
+    "segment": (),
+    "measure": ("vertebrae", "discs", "muscles", "muscle_levels", "curvature"),
+    "load": ("loads",),
+}
+"""Feature tables whose rows belong to one stage; `quality` and `ledger` belong to each."""
+
+
+@dataclass(frozen=True)
+class WorkItem:
+    """One exam in front of one stage."""
+
+    exam_id: str
+    stage: str
+    fingerprint: str
+    task: Any = None
+    """The stage's own small, frozen dataclass (paths and parameters, never arrays)."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a stage hands back for an exam that it finished."""
+
+    rows: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    """Table name -> row dataclasses of `cohort.rows`."""
+    path: str | None = None
+    """What was written, relative to STORE."""
+    status: Literal["ok", "flagged"] = "ok"
+    reason: str | None = None
+    """Reason code of a flag."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one attempt at one stage of one exam ended."""
+
+    exam_id: str
+    stage: str
+    fingerprint: str
+    status: Status
+    seconds: float
+    reason: str | None = None
+    error_type: str | None = None
+    """Class name of an unexpected exception; its text may hold identifiers and is never kept."""
+    path: str | None = None
+    worker: str = ""
+    rows: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.reason is not None and self.reason not in REASONS:
+            raise KeyError(f"reason code {self.reason!r} is not declared in cohort/reasons.py")
+
+
+def success(item: WorkItem, result: Result, *, seconds: float) -> Outcome:
+    """Outcome of a finished exam; `ValueError` when its rows do not fit their tables (NaN, missing, wrong class)."""
+    for table, rows in result.rows.items():
+        rows_to_table(table, rows)
+    return Outcome(
+        exam_id=item.exam_id,
+        stage=item.stage,
+        fingerprint=item.fingerprint,
+        status=result.status,
+        seconds=round(seconds, 3),
+        reason=result.reason,
+        path=result.path,
+        rows=result.rows,
+    )
+
+
+def failure(item: WorkItem, error: BaseException, *, seconds: float) -> Outcome:
+    """Outcome of an exam whose stage raised: refused with its reason, or failed with the name of the exception."""
+    if isinstance(error, RefusedError):
+        return Outcome(item.exam_id, item.stage, item.fingerprint, "refused", round(seconds, 3), reason=error.reason)
+    return failed(item, type(error).__name__, seconds=seconds)
+
+
+def failed(item: WorkItem, error_type: str, *, seconds: float, reason: str = "internal_error") -> Outcome:
+    """Outcome of an exam that ended with an error known by its class name only."""
+    return Outcome(
+        exam_id=item.exam_id,
+        stage=item.stage,
+        fingerprint=item.fingerprint,
+        status="failed",
+        seconds=round(seconds, 3),
+        reason=reason,
+        error_type=error_type,
+    )
+
+
+def guarded(function: Callable[[WorkItem], Result], item: WorkItem) -> Outcome:
+    """Run a stage on one exam and catch what it raises, once, into the exam's own outcome.
+
+    Of an unexpected exception only the class and the place in the code are logged: its text may hold identifiers.
+    """
+    started = time.perf_counter()
+    try:
+        return success(item, function(item), seconds=time.perf_counter() - started)
+    except RefusedError as error:
+        return failure(item, error, seconds=time.perf_counter() - started)
+    except Exception as error:  # one exam must not end the run
+        log_failure(f"{item.stage} of {item.exam_id}", error)
+        return failure(item, error, seconds=time.perf_counter() - started)
+
+
+def log_failure(what: str, error: BaseException) -> None:
+    """Log the class of an exception and the place in the code where it arose, never its text."""
+    frame, line = list(traceback.walk_tb(error.__traceback__))[-1]
+    logger.error("%s failed: %s at %s:%d", what, type(error).__name__, frame.f_globals.get("__name__", "?"), line)
+
+
+def each(function: Callable[[WorkItem], Result], items: Sequence[WorkItem]) -> list[Outcome]:
+    """Run a stage on one exam after another; `functools.partial(each, function)` is the `run` of a `Stage`."""
+    return [guarded(function, item) for item in items]
+
+
+def ledger_row(outcome: Outcome, *, run_id: str) -> LedgerRow:
+    """The ledger's record of an outcome."""
+    return LedgerRow(
+        exam_id=outcome.exam_id,
+        stage=outcome.stage,
+        fingerprint=outcome.fingerprint,
+        status=outcome.status,
+        reason=outcome.reason,
+        error_type=outcome.error_type,
+        path=outcome.path,
+        seconds=outcome.seconds,
+        worker=outcome.worker,
+        run_id=run_id,
+    )
+
+
+def commit_outcomes(store: Path, run_id: str, outcomes: Iterable[Outcome]) -> None:
+    """Write outcomes into tables, history and ledger.
+
+    An outcome replaces what its stage wrote for the exam before, and takes away what later stages wrote: rows that
+    rest on results which are no longer there, or no longer sound, must not stand in the tables as if they did.
+    """
+    rows: defaultdict[str, list[Any]] = defaultdict(list)
+    touched: defaultdict[str, set[Key]] = defaultdict(set)
+    for outcome in outcomes:
+        rows["ledger"].append(ledger_row(outcome, run_id=run_id))
+        for table, new in outcome.rows.items():
+            rows[table] += new
+        for stage in (outcome.stage, *later_stages(outcome.stage)):
+            for table in STAGE_TABLES[stage]:
+                touched[table].add((outcome.exam_id,))
+            for table in ("quality", "ledger"):
+                touched[table].add((outcome.exam_id, stage))
+    commit(store, run_id, rows, touched=touched)

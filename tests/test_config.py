@@ -1,0 +1,112 @@
+"""The configuration file: defaults, errors that help, and the resolved file that gives the same configuration again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cohort.errors import ConfigurationError
+from pipelines.config import LoadConfig, RunConfig, read_config, resolved_toml
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "cohort.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_no_file_and_an_empty_file_are_the_defaults(tmp_path: Path) -> None:
+    assert read_config(None) == read_config(written(tmp_path, "")) == RunConfig()
+    assert RunConfig().load.opensim_sample == 0.01
+    assert RunConfig().review.overlays is True
+    assert RunConfig().cluster.device == "auto"
+
+
+def test_key_file_is_in_the_users_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    assert RunConfig().privacy.key_file == tmp_path / "lumbar-cohort" / "pseudonym.key"
+
+
+def test_values_are_read_with_their_types(tmp_path: Path) -> None:
+    text = """
+    [cluster]
+    workers = 3
+    memory_limit = "4GiB"
+    device = "cpu"
+    [segment]
+    networks = { disc = "mine.json" }
+    batch_slices = 8
+    [load]
+    tasks = ["standing"]
+    opensim_sample = 1
+    [review]
+    overlays = false
+    [privacy]
+    key_file = "keys/pseudonym"
+    """
+    config = read_config(written(tmp_path, text))
+    assert (config.cluster.workers, config.cluster.memory_limit, config.cluster.device) == (3, "4GiB", "cpu")
+    assert config.segment.networks == {
+        "disc": str(tmp_path / "mine.json"),
+        "vertebral_body": "vertebral_body",
+        "muscle": "muscle",
+    }
+    assert config.load == LoadConfig(tasks=("standing",), opensim_sample=1.0)
+    assert isinstance(config.load.opensim_sample, float)
+    assert config.review.overlays is False
+    assert config.privacy.key_file == tmp_path / "keys" / "pseudonym"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[clutser]", r"unknown key 'clutser', did you mean 'cluster'\?; valid keys: cluster, convert"),
+        ("[cluster]\nworker = 2", r"unknown key 'worker' in \[cluster\], did you mean 'workers'\?"),
+        ("[segment.networks]\ndisk = 'x'", r"unknown key 'disk' in \[segment.networks\], did you mean 'disc'\?"),
+        ("[load]\nqqq = 1", r"unknown key 'qqq' in \[load\]; valid keys: tasks, opensim_sample"),
+        ("[cluster]\nworkers = '2'", "cluster.workers must be a whole number"),
+        ("[cluster]\nworkers = true", "cluster.workers must be a whole number"),
+        ("[cluster]\nworkers = 0", "cluster.workers is at least 1, not 0"),
+        ("[cluster]\nmemory_limit = 'lots'", "cluster.memory_limit"),
+        ("[cluster]\ndevice = 'tpu'", "cluster.device is auto, cpu or cuda, not 'tpu'"),
+        ("[load]\nopensim_sample = true", "load.opensim_sample must be a number"),
+        ("[load]\nopensim_sample = 2", "load.opensim_sample is between 0 and 1"),
+        ("[load]\nopensim_sample = nan", "load.opensim_sample is between 0 and 1"),
+        ("[load]\ntasks = 'standing'", "load.tasks must be a list of texts"),
+        ("[load]\ntasks = []", "load.tasks names no task"),
+        ("[load]\ntasks = ['standin']", "no task 'standin', did you mean 'standing'"),
+        ("[segment]\nnetworks = ['disc']", "segment.networks must be names"),
+        ("cluster = 3", "cluster must be a table"),
+        ("[review]\noverlays = 1", "review.overlays must be true or false"),
+        ("[privacy]\nkey_file = 1", "privacy.key_file must be a path"),
+        ("[convert]\ntime_limit_s = 0", "convert.time_limit_s is positive"),
+        ("[cluster", "not TOML"),
+    ],
+)
+def test_errors_say_what_and_where(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        read_config(written(tmp_path, text))
+
+
+def test_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be read: No such file"):
+        read_config(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize("text", ["", "[cluster]\nworkers = 2\n[load]\ntasks = ['standing', 'flexion60_5kg']\n"])
+def test_resolved_file_gives_the_same_configuration(tmp_path: Path, text: str) -> None:
+    config = read_config(written(tmp_path, text))
+    assert read_config(written(tmp_path, resolved_toml(config))) == config
+
+
+def test_resolved_text_keeps_awkward_characters(tmp_path: Path) -> None:
+    text = '[privacy]\nkey_file = "/a \\"quoted\\" \\u007f höhle/key"\n'
+    config = read_config(written(tmp_path, text))
+    assert read_config(written(tmp_path, resolved_toml(config))) == config
+
+
+def test_demonstration_has_its_own_key_outside_its_store(tmp_path: Path) -> None:
+    config = RunConfig.demo(tmp_path)
+    assert config.privacy.key_file.parent == tmp_path
+    assert config.load == RunConfig().load
