@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from pathlib import Path
@@ -135,6 +136,30 @@ def train(config: str, folder: Path, output: Path, device: str, processes: int) 
         processes=processes,
         report=lambda line: click.echo(line, err=True),
     )
+
+
+@main.group()
+def validate() -> None:
+    """Measure the parts of the chain against something better than themselves."""
+
+
+@validate.command()
+@click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder of real scans with human masks.")
+@click.option("--vertebral-body", default="vertebral_body", show_default=True, help="Network, by name or .json file.")
+@click.option("--disc", default="disc", show_default=True)
+@click.option("--muscle", default="muscle", show_default=True)
+@JSON
+def weights(data: Path, vertebral_body: str, disc: str, muscle: str, as_json: bool) -> None:
+    """Score the networks on real scans with human masks; prints a Markdown table.
+
+    \b
+    Example:
+      cohort validate weights --data scans > docs/validation/segmentation-table.md
+    """
+    from pipelines.validate import Networks, as_table, validate_weights
+
+    results = validate_weights(data, Networks(vertebral_body, disc, muscle))
+    click.echo(json.dumps(results, indent=1) if as_json else as_table(results))
 
 
 @main.command()

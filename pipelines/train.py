@@ -28,8 +28,9 @@ def train_network(
     processes : for making the pool
     """
     config = read_config(name_or_path)
-    pool = folder / f"pool-{config.pool_subjects}"
-    make_pool(pool, PoolPlan(n_subjects=config.pool_subjects), processes=processes, report=report)
+    plan = PoolPlan(config.plane, config.pool_subjects)
+    pool = folder / f"pool-{plan.plane}-{plan.n_subjects}"
+    make_pool(pool, plan, processes=processes, report=report)
     start = _start_weights(config, output)
     trained = train(config, pool, folder / config.name, device=device, report=report, start_weights=start)
     contract = save_network(output, _contract(config, trained), trained.weights)

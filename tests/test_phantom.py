@@ -22,9 +22,7 @@ def subject() -> Subject:
 
 
 def test_the_same_seed_gives_the_same_slices_and_another_seed_does_not() -> None:
-    (first,), _ = draw_samples(3, n_sagittal=1, n_axial=0)
-    (again,), _ = draw_samples(3, n_sagittal=1, n_axial=0)
-    (other,), _ = draw_samples(4, n_sagittal=1, n_axial=0)
+    (first,), (again,), (other,) = (draw_samples(seed, "sagittal", 1) for seed in (3, 3, 4))
     assert np.array_equal(first.image, again.image)
     assert np.array_equal(first.masks, again.masks)
     assert not np.array_equal(first.image, other.image)
@@ -94,7 +92,7 @@ def test_t1_shows_fat_bright_and_fluid_dark_and_t2_shows_fluid_bright() -> None:
 
 
 def test_samples_are_normalised_and_axial_ones_have_a_channel_a_muscle() -> None:
-    (sagittal,), (axial,) = draw_samples(11, n_sagittal=1, n_axial=1)
+    (sagittal,), (axial,) = (draw_samples(11, plane, 1) for plane in ("sagittal", "axial"))
     for sample in (sagittal, axial):
         assert sample.image.shape == (256, 256)
         assert 0 <= float(sample.image.min()) <= float(sample.image.max()) <= 2

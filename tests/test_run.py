@@ -209,7 +209,9 @@ def test_nothing_of_the_patient_is_written_anywhere(place: Place, capfd: pytest.
         content = path.read_bytes() + str(path.relative_to(place.store)).encode()
         for needle in needles:
             assert needle not in content, path.name
-    text_tables = "".join(pd.read_parquet(folder).to_csv() for folder in (place.store / "tables").iterdir() if folder.is_dir())
+    text_tables = "".join(
+        pd.read_parquet(folder).to_csv() for folder in (place.store / "tables").iterdir() if folder.is_dir()
+    )
     for needle in needles:  # compressed columns hide text from a byte search
         assert needle.decode() not in text_tables
 

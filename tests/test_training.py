@@ -45,7 +45,7 @@ LONG = dataclasses.replace(SMALL, iterations=500, crop_px=32)
 @pytest.fixture(scope="module")
 def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pool")
-    make_pool(folder, PoolPlan(n_subjects=3, first_seed=1), processes=1, report=lambda _: None)
+    make_pool(folder, PoolPlan("sagittal", 3, first_seed=1), processes=1, report=lambda _: None)
     return folder
 
 
@@ -54,12 +54,12 @@ def _train(config: TrainingConfig, pool: Path, folder: Path) -> Trained:
 
 
 def test_a_pool_is_made_once(pool: Path) -> None:
-    slices, shard = read_pool(pool, "sagittal")
+    slices, shard = read_pool(pool)
     assert slices.images.shape == (6, 256, 256)
     assert slices.masks.shape == (6, 3, 256, 32)
     assert set(shard) == {0}
     before = [path.stat().st_mtime_ns for path in pool.glob("*.npz")]
-    make_pool(pool, PoolPlan(n_subjects=3, first_seed=1), processes=1, report=lambda _: None)
+    make_pool(pool, PoolPlan("sagittal", 3, first_seed=1), processes=1, report=lambda _: None)
     assert before == [path.stat().st_mtime_ns for path in pool.glob("*.npz")]
 
 

@@ -1,0 +1,1 @@
+"""Agreement with people: overlap of masks today."""

@@ -102,6 +102,8 @@ class Habitus:
     half_width_mm: float
     half_depth_mm: float
     wall_mm: float
+    visceral_fat: float
+    """Share of the abdominal cavity that is fat; the rest is bowel and organs."""
     dorsal_sheet_mm: float
     """Thickness of latissimus and serratus over the back."""
     sheath: float
@@ -360,7 +362,8 @@ def _habitus(rng: np.random.Generator, sex: str, *, healthy: bool) -> Habitus:
         subcutaneous_mm=float(np.clip(rng.lognormal(np.log(18), 0.55), 4, 75)),
         half_width_mm=float(rng.normal(172 if male else 165, 15)),
         half_depth_mm=float(rng.normal(108, 13)),
-        wall_mm=float(rng.uniform(8, 20)),
+        wall_mm=float(rng.uniform(8, 28)),
+        visceral_fat=float(rng.uniform(0.15, 0.95)),
         dorsal_sheet_mm=float(rng.choice([0.5, rng.uniform(2, 8), 80.0], p=[0.4, 0.45, 0.15])),
         sheath=float(rng.choice([rng.uniform(0.0, 0.02), rng.uniform(0.02, 0.07)])),
         side_scale=np.exp(rng.normal(0, 0.05 if healthy else 0.08, (4, 2))),

@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import gaussian_filter, zoom
+from scipy.ndimage import gaussian_filter, map_coordinates, zoom
 
 Array = npt.NDArray[np.float32]
 
@@ -54,6 +54,12 @@ def at_points(field: Array, points: Array, cell_mm: tuple[float, float, float]) 
     """Look up a periodic field at points [n, 3] (nearest cell); `cell_mm` is the size of a cell along x, y, z."""
     index = np.floor(points / np.asarray(cell_mm, dtype=np.float32)).astype(np.int32) % _SIZE
     return field[index[:, 0], index[:, 1], index[:, 2]]
+
+
+def between_points(field: Array, points: Array, cell_mm: tuple[float, float, float]) -> Array:
+    """Like `at_points`, interpolated linearly: for outlines that would otherwise show the cells."""
+    index = (points / np.asarray(cell_mm, dtype=np.float32)).T
+    return np.asarray(map_coordinates(field, index, order=1, mode="grid-wrap"), dtype=np.float32)
 
 
 def smooth_plane(rng: np.random.Generator, shape: tuple[int, int], cells: int, amplitude: float) -> Array:

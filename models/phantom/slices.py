@@ -52,7 +52,7 @@ def draw_axial(subject: Subject, rng: np.random.Generator) -> Sample:
     bodies = [body for body in anatomy.bodies if not body.sacral][:6]
     body = bodies[int(rng.integers(0, len(bodies)))]
     spacing = float(
-        rng.choice([rng.uniform(0.62, 0.9), rng.uniform(0.9, 1.2), rng.uniform(1.2, 1.6)], p=[0.35, 0.4, 0.25])
+        rng.choice([rng.uniform(0.65, 0.9), rng.uniform(0.9, 1.2), rng.uniform(1.2, 1.7)], p=[0.25, 0.4, 0.35])
     )
     anterior = 0.0 if spacing < 0.9 else -15.0
     centre = body.centre + np.array([rng.normal(0, 10), 25 + anterior + rng.normal(0, 12), rng.uniform(-18, 18)])
@@ -65,14 +65,12 @@ def draw_axial(subject: Subject, rng: np.random.Generator) -> Sample:
     return _finish(_image(subject, slice_, geometry, rng), masks, rng)
 
 
-def draw_samples(seed: int, *, n_sagittal: int, n_axial: int) -> tuple[list[Sample], list[Sample]]:
-    """Slices of one subject; the same seed gives the same slices."""
+def draw_samples(seed: int, plane: str, n: int) -> list[Sample]:
+    """`n` sagittal or axial slices of one subject; the same seed gives the same slices."""
     subject = draw_subject(draw_anatomy(seed))
     rng = np.random.default_rng([seed, 9])
-    return (
-        [draw_sagittal(subject, rng) for _ in range(n_sagittal)],
-        [draw_axial(subject, rng) for _ in range(n_axial)],
-    )
+    draw = draw_sagittal if plane == "sagittal" else draw_axial
+    return [draw(subject, rng) for _ in range(n)]
 
 
 def _lumbar_centre(anatomy: Anatomy) -> npt.NDArray[np.float64]:

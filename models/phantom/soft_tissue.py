@@ -18,7 +18,7 @@ from scipy.special import ndtri
 from cohort.terms import MUSCLE_LABELS
 from models.phantom import tables
 from models.phantom.anatomy import Anatomy, Blob
-from models.phantom.fields import Array, Cloud, at_points, periodic_noise
+from models.phantom.fields import Array, Cloud, at_points, between_points, periodic_noise
 from models.phantom.muscles import LEVEL_NODES, CrossSections, draw_muscles
 from models.phantom.tissues import Tissue
 from models.phantom.vertebral_column import Bytes, paint_blob
@@ -148,6 +148,7 @@ def paint_soft_tissue(soft: SoftTissue, cloud: Cloud) -> tuple[Bytes, Bytes]:
     x, y, width, level, back = (np.interp(points[:, 2], _Z_MM, soft.track[:, k]).astype(np.float32) for k in range(5))
     dx, dy = bent[:, 0] - x, bent[:, 1] - y
     tissue = _paint_trunk(soft, dx, bent[:, 1] - back, dy / width, level)
+    _paint_viscera(soft, points, tissue)
     _paint_septa(soft, points, tissue)
     bent_cloud = Cloud(bent)
     for k in soft.organs_near(bent):
@@ -188,6 +189,24 @@ def _paint_trunk(soft: SoftTissue, dx: Array, behind: Array, Y: Array, level: Ar
     # behind the transverse processes only the four muscles and a thin dorsal sheet are muscle, the rest is fat
     tissue[outline(-habitus.dorsal_sheet_mm, -habitus.dorsal_sheet_mm) & ~front] = Tissue.MUSCLE_FAT
     return tissue
+
+
+def _paint_viscera(soft: SoftTissue, points: Array, tissue: Bytes) -> None:
+    """Fill the cavity with bowel, organs and gas up to the subject's share of fat, in folds of one to four centimetres.
+
+    Without it every large dark area of a slice is a muscle, and networks learn just that.
+    """
+    index = np.nonzero(tissue == Tissue.VISCERAL_FAT)[0]
+    if not len(index):
+        return
+    coarse = between_points(soft.noise[0], points[index], (7.0, 7.0, 9.0))
+    fine = between_points(soft.noise[1], points[index], (3.5, 3.5, 4.5))
+    filled = coarse + 0.35 * fine > 1.06 * ndtri(soft.anatomy.habitus.visceral_fat)
+    kind = np.full(len(index), int(Tissue.BOWEL), np.uint8)
+    kind[fine > 1.3] = Tissue.GAS
+    kind[(fine < -0.9) & (coarse < 1.2)] = Tissue.VISCERAL_FAT
+    kind[coarse > 1.2] = Tissue.SOLID_ORGAN
+    tissue[index[filled]] = kind[filled]
 
 
 def _paint_septa(soft: SoftTissue, points: Array, tissue: Bytes) -> None:

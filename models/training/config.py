@@ -41,6 +41,7 @@ class TrainingConfig:
     """Name of a network whose weights are the start (all but its last layer); empty for random."""
     seed: int = 0
     pool_subjects: int = 960
+    """Phantom subjects in the pool, two slices each."""
     averaging: float = 0.995
     """Decay of the exponential moving average of the weights, which is what is shipped."""
 

@@ -65,7 +65,7 @@ def network_config(config: TrainingConfig) -> VNetConfig:
 
 def load_data(config: TrainingConfig, pool: Path) -> TrainingData:
     """Read the pool; the last shards are for validation."""
-    slices, shard = read_pool(pool, config.plane)
+    slices, shard = read_pool(pool)
     known = SAGITTAL_CLASSES if config.plane == "sagittal" else AXIAL_CLASSES
     held_back = shard > shard.max() - VALIDATION_SHARDS if shard.max() >= VALIDATION_SHARDS else shard == shard.max()
     return TrainingData(

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,9 +26,10 @@ SUBJECTS_PER_SHARD = 40
 class PoolPlan:
     """What a pool contains."""
 
-    n_subjects: int = 960
-    sagittal_per_subject: int = 2
-    axial_per_subject: int = 1
+    plane: str
+    """sagittal or axial."""
+    n_subjects: int
+    slices_per_subject: int = 2
     first_seed: int = 10_000
 
     def shards(self) -> Iterator[tuple[int, list[int]]]:
@@ -66,22 +66,16 @@ def _shard(folder: Path, k: int) -> Path:
 
 
 def _make_shard(folder: Path, k: int, seeds: list[int], plan: PoolPlan) -> None:
-    sagittal, axial = [], []
-    for seed in seeds:
-        s, a = draw_samples(seed, n_sagittal=plan.sagittal_per_subject, n_axial=plan.axial_per_subject)
-        sagittal += s
-        axial += a
-    arrays: dict[str, npt.NDArray[Any]] = {}
-    for name, samples in (("sagittal", sagittal), ("axial", axial)):
-        arrays[f"{name}_images"] = np.stack([sample.image for sample in samples])
-        arrays[f"{name}_masks"] = np.packbits(np.stack([sample.masks for sample in samples]), axis=-1)
+    samples = [sample for seed in seeds for sample in draw_samples(seed, plan.plane, plan.slices_per_subject)]
+    images = np.stack([sample.image for sample in samples])
+    masks = np.packbits(np.stack([sample.masks for sample in samples]), axis=-1)
     temporary = folder / f".tmp-{uuid.uuid4().hex}.npz"
-    np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
+    np.savez_compressed(temporary, images=images, masks=masks)
     os.replace(temporary, _shard(folder, k))
 
 
-def read_pool(folder: Path, plane: str) -> tuple[Slices, npt.NDArray[np.int64]]:
-    """All slices of one plane ("sagittal" or "axial"), and the shard of each.
+def read_pool(folder: Path) -> tuple[Slices, npt.NDArray[np.int64]]:
+    """All slices of a pool, and the shard of each.
 
     Raises
     ------
@@ -96,7 +90,7 @@ def read_pool(folder: Path, plane: str) -> tuple[Slices, npt.NDArray[np.int64]]:
     images, masks, shard = [], [], []
     for path in paths:
         with np.load(path) as arrays:
-            images.append(arrays[f"{plane}_images"])
-            masks.append(arrays[f"{plane}_masks"])
+            images.append(arrays["images"])
+            masks.append(arrays["masks"])
         shard.append(np.full(len(images[-1]), int(path.stem.split("-")[1])))
     return Slices(np.concatenate(images), np.concatenate(masks)), np.concatenate(shard)
