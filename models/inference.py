@@ -40,9 +40,8 @@ def segment_stack(
     """Segment all slices of a stack.
 
     Slices are turned into standing order (head up, anterior left; or anterior up, patient's right on the left),
-    normalised one by one,
-    resampled to the contract's spacing and padded to whole down-samplings. Probabilities, not masks, are resampled
-    back.
+    normalised one by one, resampled to the contract's spacing and padded to whole down-samplings. Probabilities, not
+    masks, are resampled back.
 
     Raises
     ------

@@ -11,8 +11,7 @@ def dice_sigmoid(logits: Tensor, target: Tensor, *, class_weights: Tensor | None
     """One minus the soft Dice coefficient with squared denominator (Milletari et al. 2016, eq. 4), mean over classes.
 
     Sums run over the whole batch, so that a slice without a structure is judged together with those that have it; the
-    added one makes
-    an empty target with an empty prediction a perfect score.
+    added one makes an empty target with an empty prediction a perfect score.
 
     Parameters
     ----------

@@ -10,8 +10,7 @@ def normalise(image: npt.ArrayLike) -> npt.NDArray[np.float32]:
     """Scale so that the 95th percentile of what is not air is 1, clipped to 0..2.
 
     Air is everything below 2 % of the maximum. The 95th percentile is subcutaneous or visceral fat on T1 images; the
-    maximum would be
-    the skin next to the coil.
+    maximum would be the skin next to the coil.
     """
     values = np.asarray(image, dtype=np.float32)
     visible = values[values > 0.02 * values.max(initial=0.0)]

@@ -1,9 +1,8 @@
 """Two-dimensional V-Net (Milletari, Navab, Ahmadi 2016, arXiv:1606.04797) as Hess et al. 2023 use it.
 
 Residual stages of 1, 2, 3, 3 convolutions of 5x5, PReLU, 2x2 convolutions of stride 2 down and up, dropout. Batch
-normalisation after
-every convolution is not in the paper; without it the small networks shipped here did not train reliably in low
-precision.
+normalisation after every convolution is not in the paper; without it the small networks shipped here did not train
+reliably in low precision.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -23,6 +24,7 @@ from models.phantom.dicom import ROOT, write_exam
 from models.phantom.exam import ExamPlan, make_exam
 from pipelines.cli import main
 from pipelines.config import ClusterConfig, LoadConfig, PrivacyConfig, RunConfig
+from pipelines.demo import answers, draw_pictures
 from pipelines.progress import Progress
 from pipelines.run import run
 from pipelines.summary import Summary
@@ -214,6 +216,33 @@ def test_nothing_of_the_patient_is_written_anywhere(place: Place, capfd: pytest.
     )
     for needle in needles:  # compressed columns hide text from a byte search
         assert needle.decode() not in text_tables
+
+
+def test_the_examples_of_the_readme_run(finished: tuple[Place, Summary], capsys: pytest.CaptureFixture[str]) -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    store = finished[0].store
+    (block,) = re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL)
+    names: dict[str, object] = {}
+    exec(block.replace("STORE", str(store)), names)
+    assert len(names["discs"]) == len(read_objects(store, "discs"))
+    assert "level" in capsys.readouterr().out
+    (statement,) = re.findall(r'cohort sql "(.*?)"', readme)
+    result = CliRunner().invoke(main, ["sql", statement, "--store", str(store)])
+    assert result.exit_code == 0, result.output
+
+
+def test_sql_errors_name_the_tables(finished: tuple[Place, Summary]) -> None:
+    result = CliRunner().invoke(main, ["sql", "select * from disks", "--store", str(finished[0].store)])
+    assert result.exit_code == 1
+    assert "discs" in result.output
+
+
+def test_the_demo_asks_its_questions_and_draws_its_pictures(finished: tuple[Place, Summary], tmp_path: Path) -> None:
+    found = answers(finished[0].store)
+    assert len(found) == 3
+    assert "axial_n" in found[2][2]
+    pictures = draw_pictures(finished[0].store, tmp_path)
+    assert pictures.plot.stat().st_size > 10_000
 
 
 def test_an_archive_that_is_not_there_is_an_error_in_words(tmp_path: Path) -> None:

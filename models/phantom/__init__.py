@@ -1,8 +1,7 @@
 """A parametric lumbar body in three dimensions, sampled along any plane as MRI, with exact labels.
 
 The phantom teaches the default networks, feeds the demo and gives tests a known truth. Numbers obtained on it are
-phantom
-numbers: they say that the software does what it claims, not how well it does on patients.
+phantom numbers: they say that the software does what it claims, not how well it does on patients.
 
 `anatomy` draws a subject, `vertebral_column` and `soft_tissue` say which tissue is at a point, `sampling` cuts planes,
 `mri` turns tissue into signal, `slices` makes training samples, `exam` makes whole exams with truth, `dicom` writes

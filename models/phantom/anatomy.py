@@ -156,6 +156,7 @@ def draw_anatomy(
     discs = _discs(bodies, collapsed, rng)
     blobs = () if healthy else _marrow_blobs(bodies, rng)
     top = {body.name: body for body in bodies}
+    # conus tip: lower third of L1 on average, mid-T12 to upper L3 (n = 504); a level is 36 mm
     conus = top["L1"].centre[2] - rng.normal(0.3, 0.5) * 36.0 * scale
     return Anatomy(
         seed=seed,

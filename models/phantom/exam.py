@@ -110,7 +110,7 @@ def _sagittal_grid(anatomy: Anatomy, plan: ExamPlan, rng: np.random.Generator) -
     turn = np.deg2rad(rng.normal(0, 1.5))
     across = np.array([np.cos(turn), np.sin(turn), 0.0])
     row_dir, col_dir = np.array([-np.sin(turn), np.cos(turn), 0.0]), np.array([0.0, 0.0, -1.0])
-    middle = next(body.centre for body in anatomy.bodies if body.name == "L3") + np.array([0.0, 15.0, 12.0])
+    middle = next(body.centre for body in anatomy.bodies if body.name == "L3") + np.array([0.0, 15.0, -14.0])
     corner = middle - 159.5 * 0.9 * (row_dir + col_dir)
     steps = (np.arange(plan.n_sagittal) - (plan.n_sagittal - 1) / 2) * 4.4
     if plan.reversed_order:
@@ -155,7 +155,7 @@ def stack_image(exam: PhantomExam, slices: tuple[TissueSlice, ...], contrast: Co
     """[slice, row, column] stored values, about 12 bit."""
     rng = np.random.default_rng([exam.plan.seed, 13])
     skin = float(exam.subject.soft.track[:, 4].mean()) + exam.anatomy.habitus.subcutaneous_mm
-    images = [acquire(slice_, contrast, DEMO_SCANNER, rng, back_y_mm=skin, pixel_mm=0.9) for slice_ in slices]
+    images = [acquire(slice_, contrast, DEMO_SCANNER, rng, back_y_mm=skin) for slice_ in slices]
     volume = np.stack(images)
     return np.asarray(np.clip(volume / np.percentile(volume, 99.5) * 2400, 0, 4095), dtype=np.uint16)
 

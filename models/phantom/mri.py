@@ -1,10 +1,9 @@
 """Turn tissue into a magnitude MR image: contrast, coil, chemical shift, ghosts, k-space, noise.
 
 Spin-echo signal S = rho (1 - exp(-TR/T1)) exp(-TE/T2) per species; water and fat make separate images, and fat is
-shifted along
-the frequency axis by 220 (1.5 T) or 440 Hz (3 T) over the bandwidth per pixel (0.35-2.7 px in 196 clinical T1
-sagittal series).
-Ranges of TR and TE cover the clinical T1 series of the SPIDER collection (TR 446-746, TE 7-14 ms) with a margin.
+shifted along the frequency axis by 220 (1.5 T) or 440 Hz (3 T) over the bandwidth per pixel (0.35-2.7 px in 196
+clinical T1 sagittal series). Ranges of TR and TE cover the clinical T1 series of the SPIDER collection (TR 446-746, TE
+7-14 ms) with a margin.
 """
 
 from __future__ import annotations
@@ -142,14 +141,12 @@ def acquire(
     rng: np.random.Generator,
     *,
     back_y_mm: float,
-    pixel_mm: float,
 ) -> Array:
     """Magnitude image of one slice, float32 [row, column], in units of the contrast's signal.
 
     Parameters
     ----------
     back_y_mm : LPS y of the skin of the back, from which the surface coil's sensitivity falls off
-    pixel_mm : in-plane spacing
     """
     water, fat = (signal[slice_.tissue].mean(axis=0) for signal in (contrast.water, contrast.fat))
     texture = _texture(slice_.tissue[0], rng)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from cohort.geometry import StackGeometry
 from cohort.terms import MUSCLE_LABELS, MUSCLES, SIDES
 from models.phantom.anatomy import Anatomy, draw_anatomy
 from models.phantom.fields import Array
@@ -42,7 +41,7 @@ def draw_sagittal(subject: Subject, rng: np.random.Generator) -> Sample:
     row_dir, col_dir = _tilted(row_dir, col_dir, np.deg2rad(rng.normal(0, 3.0)))
     geometry = plane(centre, row_dir, col_dir, size=SIZE, spacing_mm=spacing, thickness_mm=float(rng.uniform(3, 5)))
     slice_ = cut(subject, geometry, 0)
-    image, masks = _image(subject, slice_, geometry, rng), _sagittal_masks(anatomy, slice_)
+    image, masks = _image(subject, slice_, rng), _sagittal_masks(anatomy, slice_)
     return _finish(*_black_bars(image, masks, rng), rng)
 
 
@@ -62,7 +61,7 @@ def draw_axial(subject: Subject, rng: np.random.Generator) -> Sample:
     geometry = plane(centre, row_dir, col_dir, size=SIZE, spacing_mm=spacing, thickness_mm=float(rng.uniform(3, 5)))
     slice_ = cut(subject, geometry, 0)
     masks = np.stack([np.isin(slice_.muscle, [MUSCLE_LABELS[m, s] for s in SIDES]) for m in MUSCLES]).astype(np.uint8)
-    return _finish(_image(subject, slice_, geometry, rng), masks, rng)
+    return _finish(_image(subject, slice_, rng), masks, rng)
 
 
 def draw_samples(seed: int, plane: str, n: int) -> list[Sample]:
@@ -98,12 +97,10 @@ def _tilted(row_dir: npt.ArrayLike, col_dir: npt.ArrayLike, angle: float) -> tup
     return np.cos(angle) * r + np.sin(angle) * normal, c
 
 
-def _image(subject: Subject, slice_: TissueSlice, geometry: StackGeometry, rng: np.random.Generator) -> Array:
+def _image(subject: Subject, slice_: TissueSlice, rng: np.random.Generator) -> Array:
     weighting: Weighting = "t1" if (u := rng.random()) < 0.62 else "t2" if u < 0.8 else "random"
     skin = float(subject.soft.track[:, 4].mean()) + subject.anatomy.habitus.subcutaneous_mm
-    return acquire(
-        slice_, draw_contrast(rng, weighting), draw_scanner(rng), rng, back_y_mm=skin, pixel_mm=geometry.spacing_mm[0]
-    )
+    return acquire(slice_, draw_contrast(rng, weighting), draw_scanner(rng), rng, back_y_mm=skin)
 
 
 def _sagittal_masks(anatomy: Anatomy, slice_: TissueSlice) -> Bytes:

@@ -1,8 +1,7 @@
 """Which soft tissue is at a point: skin, fat, body wall, cavity with organs and vessels, muscles, pelvis.
 
-Soft tissue is described in horizontal cross-sections along a track through the vertebral bodies: at height z the
-spine is
-at (x, y) with body width W, and the level coordinate runs from 0 at L1's centre to 5 at S1's.
+Soft tissue is described in horizontal cross-sections along a track through the vertebral bodies: at height z the spine
+is at (x, y) with body width W, and the level coordinate runs from 0 at L1's centre to 5 at S1's.
 """
 
 from __future__ import annotations
@@ -70,10 +69,9 @@ def _track(anatomy: Anatomy) -> npt.NDArray[np.float64]:
     bodies = [body for body in anatomy.bodies if not body.sacral or body.name in ("S1", "S2")]
     z = np.array([body.centre[2] for body in bodies])
     first = next(k for k, body in enumerate(bodies) if body.name == "S1")
-    lumbar = sum(body.name.startswith("L") for body in bodies)
-    # variants: the lowest lumbar body stays at level 4, whatever its name
-    level = np.array([5.0 + first - k for k in range(len(bodies))]) * np.where(lumbar > 0, 1.0, 1.0)
-    width = np.interp(np.arange(len(bodies)), np.arange(len(bodies)), [body.width_mm for body in bodies])
+    # in variants the lowest lumbar body stays at level 4, whatever its name
+    level = np.array([5.0 + first - k for k in range(len(bodies))])
+    width = [body.width_mm for body in bodies]
     columns = [np.interp(_Z_MM, z, [body.centre[k] for body in bodies]) for k in (0, 1)]
     columns += [np.interp(_Z_MM, z, width), np.interp(_Z_MM, z, level)]
     below = _Z_MM < z[0]

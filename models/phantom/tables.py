@@ -13,9 +13,8 @@ MOBILE_LEVELS: Final = ("L5", "L4", "L3", "L2", "L1", "T12", "T11", "T10", "T9")
 
 # Vertebral bodies, mid-sagittal: mean of superior and inferior endplate depth, mean of anterior and posterior height,
 # wedge (anterior taller positive). T11-L5: measured on the masks of Chu et al. 2015 (n = 17, corners of the outer
-# contour);
-# T9-T10 continue the trend. Left-right width: Panjabi et al. 1992 rounded, within 2 mm of the values for L5 in
-# ijssurgery 15:1072 Table 6.
+# contour); T9-T10 continue the trend. Left-right width: Panjabi et al. 1992 rounded, within 2 mm of the values for L5
+# in ijssurgery 15:1072 Table 6.
 BODY_DEPTH_MM: Final = (33.0, 33.4, 34.1, 34.3, 32.4, 30.9, 31.0, 30.0, 29.0)
 BODY_HEIGHT_MM: Final = (28.5, 29.2, 29.5, 28.8, 27.9, 26.5, 24.4, 23.3, 22.5)
 BODY_WEDGE_DEG: Final = (7.7, 3.0, 0.8, -0.8, -2.7, -2.3, -5.0, -4.0, -3.5)
@@ -39,14 +38,12 @@ SACRAL_GAP_MM: Final = (4.0, 2.5, 1.5, 1.2, 1.0)
 SACRAL_SLOPE_DEG: Final = (38.0, 8.0)
 
 # Sex: depth x0.90 and height x0.96 in women against men at L5 (n = 196, ijssurgery 15:1072 Table 6); the tables above
-# mix
-# sexes, so each sex takes half of the difference.
+# mix sexes, so each sex takes half of the difference.
 SEX_DEPTH_FACTOR: Final = {"M": 1.05, "F": 0.95}
 SEX_HEIGHT_FACTOR: Final = {"M": 1.02, "F": 0.98}
 
 # Muscle cross-sections in units of the body's width W, origin at the body's centre, x lateral, y posterior, rows L1,
-# L2, L3, L4,
-# L5, S1. Psoas and quadratus: width, height, centre. Area and centroid agree with 168 axial slices (see
+# L2, L3, L4, L5, S1. Psoas and quadratus: width, height, centre. Area and centroid agree with 168 axial slices (see
 # docs/phantom.md).
 PSOAS: Final = np.array(
     [
@@ -73,9 +70,5 @@ QUADRATUS: Final = np.array(
 MULTIFIDUS_SIZE: Final = np.array([0.45, 0.55, 0.68, 0.88, 1.05, 1.12])
 ERECTOR_SIZE: Final = np.array([0.95, 1.02, 1.05, 1.00, 0.82, 0.60])
 
-# Outlines (x, y in W) of multifidus and erector spinae on the right of the drawing; `fx` is multifidus' lateral
-# reach, `tip` the
-# spinous tip, both set per level.
 SPINOUS_TIP: Final = 1.52
-MEDULLARY_CONE_LEVEL: Final = (0.5, 0.6)
-"""Conus tip in levels below L1's centre: lower third of L1, mid-T12 to L3 (n = 504)."""
+"""Distance of the spinous tip behind the body's centre, in W."""

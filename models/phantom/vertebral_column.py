@@ -18,8 +18,7 @@ Bytes = npt.NDArray[np.uint8]
 BODY_INSET_MM = 1.0
 DISC_INSET_MM = 0.9
 """How far a human outline lies inside the outer contour of a body or of the gap between bodies: 1 px of 1.17 mm gave
-the best
-agreement of networks with eight sets of human masks (see docs/phantom.md)."""
+the best agreement of networks with eight sets of human masks (see docs/phantom.md)."""
 
 _CORTEX_MM = 0.8
 
@@ -219,9 +218,8 @@ def _paint_bone(
 def _paint_posterior_elements(anatomy: Anatomy, body: Body, cloud: Cloud, tissue: Bytes) -> None:
     """Pedicles, articular and transverse processes, laminae, spinous process, and what lies between the spines.
 
-    Sizes after the lumbar morphometry summarised in docs/phantom.md (spinous process 28 x 18 to 24 x 14 mm, lamina
-    6-8 mm thick,
-    pedicle 7.5-16 mm wide and 13-15.5 mm high).
+    Sizes after the lumbar morphometry summarised in docs/phantom.md (spinous process 28 x 18 to 24 x 14 mm, lamina 6-8
+    mm thick, pedicle 7.5-16 mm wide and 13-15.5 mm high).
     """
     b, h = body.depth_mm / 2, body.height_mm
     index = cloud.near(body.centre + np.array([0, 38.0, -8]), 62.0)

@@ -1,8 +1,7 @@
 """Pools of phantom slices, made ahead of training because drawing anatomy is slower than learning from it.
 
-A pool is a folder of shards; a shard holds the slices of some subjects, and subjects of different shards never mix,
-so that a split
-by shard is a split by subject. The same seeds give the same pool.
+A pool is a folder of shards; a shard holds the slices of some subjects, and subjects of different shards never mix, so
+that a split by shard is a split by subject. The same seeds give the same pool.
 """
 
 from __future__ import annotations
