@@ -18,8 +18,8 @@ from models.preprocessing import normalise
 from models.registry import NetworkContract
 from models.vnet import VNet
 
-MAX_SIDE = 1024
-"""Longest side in network pixels: 1 m at 1 mm, more is not a lumbar scan."""
+MAX_EXTENT_MM = 800.0
+"""A larger field of view is not a lumbar scan, or its pixel spacing is wrong."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +52,7 @@ def segment_stack(
     image = orientation.apply(stack.image)
     geometry = orientation.geometry(stack.geometry)
     native = (image.shape[1], image.shape[2])
-    size = _network_size(native, geometry.spacing_mm, contract.spacing_mm)
+    size = _network_size(native, geometry.spacing_mm, contract)
     parts = []
     for batch in _batches(image, batch_slices):
         parts.append(_probabilities(network, batch, size, native, 2**contract.levels, device))
@@ -67,11 +67,15 @@ def segment_stack(
     )
 
 
-def _network_size(native: tuple[int, int], spacing: tuple[float, float], wanted: float) -> tuple[int, int]:
-    size = (max(round(native[0] * spacing[0] / wanted), 16), max(round(native[1] * spacing[1] / wanted), 16))
-    if max(size) > MAX_SIDE:
-        raise RefusedError("inconsistent_series", f"field of view of {size[0]} x {size[1]} network pixels")
-    return size
+def _network_size(
+    native: tuple[int, int], spacing_mm: tuple[float, float], contract: NetworkContract
+) -> tuple[int, int]:
+    """Rows and columns at the contract's spacing, or coarser where the longer side would exceed the contract's."""
+    extent_mm = (native[0] * spacing_mm[0], native[1] * spacing_mm[1])
+    if max(extent_mm) > MAX_EXTENT_MM:
+        raise RefusedError("inconsistent_series", f"field of view of {max(extent_mm):.0f} mm")
+    pixel_mm = max(contract.spacing_mm, max(extent_mm) / contract.max_side_px)
+    return max(round(extent_mm[0] / pixel_mm), 16), max(round(extent_mm[1] / pixel_mm), 16)
 
 
 def _batches(image: npt.NDArray[np.uint16], n: int) -> Iterator[Tensor]:

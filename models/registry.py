@@ -35,6 +35,8 @@ class NetworkContract:
     """One sigmoid channel each."""
     spacing_mm: float
     """In-plane spacing that slices are resampled to."""
+    max_side_px: int
+    """Longest side of a training slice; larger fields of view are resampled more coarsely to fit it."""
     levels: int
     base_channels: int
     activation: str

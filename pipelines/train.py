@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from models.card import write_card
+from models.phantom.slices import SIZE
 from models.registry import NORMALISATION, NetworkContract, load_network, read_contract, save_network
 from models.training.config import TrainingConfig, read_config
 from models.training.loop import Trained, train
@@ -54,6 +55,7 @@ def _contract(config: TrainingConfig, trained: Trained) -> NetworkContract:
         plane=config.plane,
         classes=config.classes,
         spacing_mm=config.spacing_mm,
+        max_side_px=SIZE,
         levels=config.levels,
         base_channels=config.base_channels,
         activation=config.activation,

@@ -111,6 +111,7 @@ def saved(tmp_path: Path) -> Path:
         plane="sagittal",
         classes=("vertebral_body", "sacral_body"),
         spacing_mm=1.5,
+        max_side_px=256,
         levels=2,
         base_channels=2,
         activation="prelu",
