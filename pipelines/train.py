@@ -61,7 +61,7 @@ def _contract(config: TrainingConfig, trained: Trained) -> NetworkContract:
         activation=config.activation,
         normalisation=NORMALISATION,
         weights_sha256="",
-        training_data=f"phantom, {config.pool_subjects} subjects; no patient data",
+        training_data=f"phantom version {trained.phantom_version}, {config.pool_subjects} subjects; no patient data",
         trained_on=_trained_on(trained),
         iterations=config.iterations,
         phantom_dice=trained.validation_dice,

@@ -7,3 +7,8 @@ phantom numbers: they say that the software does what it claims, not how well it
 `mri` turns tissue into signal, `slices` makes training samples, `exam` makes whole exams with truth, `dicom` writes
 them.
 """
+
+from typing import Final
+
+PHANTOM_VERSION: Final = 2
+"""Raised by hand whenever the same seed gives another picture; pools and model cards carry it (docs/phantom.md)."""

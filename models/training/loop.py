@@ -54,6 +54,7 @@ class Trained:
     """Class -> Dice on phantom slices of subjects that were not trained on: a phantom figure."""
     seconds: float
     device: str
+    phantom_version: int
 
 
 def network_config(config: TrainingConfig) -> VNetConfig:
@@ -116,7 +117,8 @@ def train(
             )
     dice = validate(config, average, data, device)
     report(f"{config.name}: phantom validation Dice {dice}")
-    return Trained(config, average, dice, time.monotonic() - started, device)
+    seconds = time.monotonic() - started
+    return Trained(config, average, dice, seconds, device, data.slices.phantom_version)
 
 
 def _step(

@@ -16,6 +16,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from cohort.errors import ConfigurationError
+from models.phantom import PHANTOM_VERSION
 from models.phantom.slices import draw_samples
 
 SUBJECTS_PER_SHARD = 40
@@ -46,6 +48,8 @@ class Slices:
     """[n, row, column] normalised."""
     masks: npt.NDArray[np.uint8]
     """[n, class, row, column / 8] bit-packed along columns."""
+    phantom_version: int
+    """Version of the phantom that drew them."""
 
 
 def make_pool(folder: Path, plan: PoolPlan, *, processes: int, report: Callable[[str], None]) -> None:
@@ -69,7 +73,7 @@ def _make_shard(folder: Path, k: int, seeds: list[int], plan: PoolPlan) -> None:
     images = np.stack([sample.image for sample in samples])
     masks = np.packbits(np.stack([sample.masks for sample in samples]), axis=-1)
     temporary = folder / f".tmp-{uuid.uuid4().hex}.npz"
-    np.savez_compressed(temporary, images=images, masks=masks)
+    np.savez_compressed(temporary, images=images, masks=masks, phantom_version=PHANTOM_VERSION)
     os.replace(temporary, _shard(folder, k))
 
 
@@ -80,16 +84,23 @@ def read_pool(folder: Path) -> tuple[Slices, npt.NDArray[np.int64]]:
     ------
     FileNotFoundError
         if the folder holds no shard
+    ConfigurationError
+        if its shards were drawn by different versions of the phantom
     """
     paths = sorted(folder.glob("shard-*.npz"))
     if not paths:
         raise FileNotFoundError(
             f"no shard-*.npz in pool folder {folder.name}: make the pool first (cohort train does it)"
         )
-    images, masks, shard = [], [], []
+    images, masks, shard, versions = [], [], [], set()
     for path in paths:
         with np.load(path) as arrays:
             images.append(arrays["images"])
             masks.append(arrays["masks"])
+            versions.add(int(arrays["phantom_version"]))
         shard.append(np.full(len(images[-1]), int(path.stem.split("-")[1])))
-    return Slices(np.concatenate(images), np.concatenate(masks)), np.concatenate(shard)
+    if len(versions) > 1:
+        raise ConfigurationError(
+            f"pool {folder.name} mixes phantom versions {sorted(versions)}: delete it and start again"
+        )
+    return Slices(np.concatenate(images), np.concatenate(masks), versions.pop()), np.concatenate(shard)
