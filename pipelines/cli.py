@@ -1,4 +1,4 @@
-"""The command line: `cohort demo | run | sql | schema | train`."""
+"""The command line: `cohort demo | run | sql | schema | train | validate`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except CohortError as error:
-            raise click.ClickException(str(error)) from error
+            refusal = click.ClickException(str(error))
+            refusal.exit_code = 2
+            raise refusal from error
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -197,7 +199,9 @@ def print_summary(summary: Summary) -> None:
         click.echo(
             f"Nothing to do: {run.n_exams} exams are up to date ({run.n_files} files unchanged, {run.seconds} s)."
         )
-    table = Table(title=f"Run {run.run_id}: {run.n_exams} exams, {run.stages_run} stages run in {run.seconds:.0f} s")
+    title = f"Run {run.run_id}: {run.n_exams} exams, {run.stages_run} stages run in {run.seconds:.0f} s on {run.device}"
+    click.echo(title)
+    table = Table()
     table.add_column("exams")
     table.add_column("n", justify="right")
     for name in ("ok", "flagged", "refused", "failed", "gone"):
@@ -211,3 +215,4 @@ def print_summary(summary: Summary) -> None:
             f"re-solved with OpenSim (largest difference {run.opensim_max_difference:.2%})", str(run.opensim_checked)
         )
     Console().print(table)
+    click.echo(f'Tables in {summary.store / "tables"}; ask them with: cohort sql "select ..." --store {summary.store}')

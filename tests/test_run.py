@@ -233,7 +233,7 @@ def test_the_examples_of_the_readme_run(finished: tuple[Place, Summary], capsys:
 
 def test_sql_errors_name_the_tables(finished: tuple[Place, Summary]) -> None:
     result = CliRunner().invoke(main, ["sql", "select * from disks", "--store", str(finished[0].store)])
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "discs" in result.output
 
 
