@@ -36,7 +36,7 @@ class NetworkContract:
     spacing_mm: float
     """In-plane spacing that slices are resampled to."""
     max_side_px: int
-    """Longest side of a training slice; larger fields of view are resampled more coarsely to fit it."""
+    """Longest side given to the network; larger fields of view are resampled more coarsely to fit it."""
     levels: int
     base_channels: int
     activation: str

@@ -5,15 +5,19 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 import torch
 
 from models.card import write_card
-from models.phantom.slices import SIZE
 from models.registry import NORMALISATION, NetworkContract, load_network, read_contract, save_network
 from models.training.config import TrainingConfig, read_config
 from models.training.loop import Trained, train
 from models.training.pool import PoolPlan, make_pool
+
+MAX_SIDE_PX: Final = {"sagittal": 384, "axial": 256}
+"""Axial slices of the whole trunk are only seen coarsely in training (256 px of up to 1.7 mm), so they are given that way.
+On sagittal slices what matters is local, and a larger field of view keeps the training spacing."""
 
 
 def train_network(
@@ -55,7 +59,7 @@ def _contract(config: TrainingConfig, trained: Trained) -> NetworkContract:
         plane=config.plane,
         classes=config.classes,
         spacing_mm=config.spacing_mm,
-        max_side_px=SIZE,
+        max_side_px=MAX_SIDE_PX[config.plane],
         levels=config.levels,
         base_channels=config.base_channels,
         activation=config.activation,
