@@ -16,8 +16,8 @@ from models.training.loop import Trained, train
 from models.training.pool import PoolPlan, make_pool
 
 MAX_SIDE_PX: Final = {"sagittal": 384, "axial": 256}
-"""Axial slices of the whole trunk are only seen coarsely in training (256 px of up to 1.7 mm), so they are given that way.
-On sagittal slices what matters is local, and a larger field of view keeps the training spacing."""
+"""Axial slices of the whole trunk are only seen coarsely in training (256 px of up to 1.7 mm), so they are given that
+way. On sagittal slices what matters is local, and a larger field of view keeps the training spacing."""
 
 
 def train_network(
