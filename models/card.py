@@ -28,7 +28,7 @@ One sigmoid channel each for {", ".join(contract.classes)}.
 | | |
 |---|---|
 | training data | {contract.training_data} |
-| iterations | {contract.iterations}, batch 8, 256 x 256 |
+| patient data | none |
 | trained on | {contract.trained_on} |
 | weights | half precision, sha256 `{contract.weights_sha256}` |
 | licence | Apache-2.0, code and weights |

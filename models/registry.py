@@ -44,8 +44,7 @@ class NetworkContract:
     weights_sha256: str
     training_data: str
     trained_on: str
-    """Device and software of the training."""
-    iterations: int
+    """Device and software of the (last) training."""
     phantom_dice: dict[str, float] = field(default_factory=dict)
     """Dice on held-back phantom subjects. A phantom figure: it says nothing about patients."""
 

@@ -27,7 +27,7 @@ def train_network(
 
     Parameters
     ----------
-    folder : pool, checkpoints and curves; a second call continues where the first was stopped
+    folder : pool, checkpoints (a folder per configuration) and curves; a second call continues where the first was stopped
     output : folder for weights, contract and card
     device : cpu or cuda
     processes : for making the pool
@@ -36,24 +36,27 @@ def train_network(
     plan = PoolPlan(config.plane, config.pool_subjects)
     pool = folder / f"pool-{plan.plane}-{plan.n_subjects}"
     make_pool(pool, plan, processes=processes, report=report)
-    start = _start_weights(config, output)
-    trained = train(config, pool, folder / config.name, device=device, report=report, start_weights=start)
-    contract = save_network(output, _contract(config, trained), trained.weights)
+    start = _start(config, output)
+    weights = dict(load_network(start, read_contract(start).weights_sha256, "cpu").state_dict()) if start else None
+    checkpoints = folder / f"{config.name}-{config.sha256[:8]}"
+    trained = train(config, pool, checkpoints, device=device, report=report, start_weights=weights)
+    before = f"{read_contract(start).training_data}; then " if start else ""
+    contract = save_network(output, _contract(config, trained, before), trained.weights)
     write_card(output, contract)
     report(f"{config.name}: written to {output.name}/{config.name}.safetensors")
     return contract
 
 
-def _start_weights(config: TrainingConfig, output: Path) -> dict[str, torch.Tensor] | None:
-    """Weights of the network that this one starts from: the one just trained, else the shipped one."""
-    if not config.start_from:
-        return None
+def _start(config: TrainingConfig, output: Path) -> str:
+    """Name or path of the network that this one starts from: one trained before, else the shipped one; "" if none."""
     own = output / f"{config.start_from}.json"
-    name = str(own) if own.exists() else config.start_from
-    return dict(load_network(name, read_contract(name).weights_sha256, "cpu").state_dict())
+    return str(own) if config.start_from and own.exists() else config.start_from
 
 
-def _contract(config: TrainingConfig, trained: Trained) -> NetworkContract:
+def _contract(config: TrainingConfig, trained: Trained, before: str) -> NetworkContract:
+    learned = (
+        f"phantom version {trained.phantom_version}, {config.pool_subjects} subjects, {config.iterations} iterations"
+    )
     return NetworkContract(
         name=config.name,
         plane=config.plane,
@@ -65,9 +68,8 @@ def _contract(config: TrainingConfig, trained: Trained) -> NetworkContract:
         activation=config.activation,
         normalisation=NORMALISATION,
         weights_sha256="",
-        training_data=f"phantom version {trained.phantom_version}, {config.pool_subjects} subjects; no patient data",
+        training_data=before + learned,
         trained_on=_trained_on(trained),
-        iterations=config.iterations,
         phantom_dice=trained.validation_dice,
     )
 

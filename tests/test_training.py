@@ -94,7 +94,7 @@ def test_a_killed_training_resumes_to_the_same_weights(pool: Path, tmp_path: Pat
 
 
 def test_shipped_configurations_read_and_unknown_keys_are_refused(tmp_path: Path) -> None:
-    assert named_configs() == ["disc", "muscle", "vertebral_body"]
+    assert named_configs() == ["disc", "muscle", "vertebral_body", "vertebral_body_again"]
     assert read_config("disc").start_from == "vertebral_body"
     path = tmp_path / "mine.toml"
     path.write_text('name = "x"\nepochs = 3\n')
@@ -119,7 +119,6 @@ def saved(tmp_path: Path) -> Path:
         weights_sha256="",
         training_data="none",
         trained_on="nothing",
-        iterations=0,
     )
     torch.manual_seed(0)
     save_network(tmp_path, contract, VNet(contract.config).state_dict())

@@ -10,5 +10,5 @@ them.
 
 from typing import Final
 
-PHANTOM_VERSION: Final = 2
+PHANTOM_VERSION: Final = 3
 """Raised by hand whenever the same seed gives another picture; pools and model cards carry it (docs/phantom.md)."""

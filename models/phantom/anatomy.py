@@ -191,7 +191,7 @@ def _column(
     """Stack sacrum and mobile bodies; second result: per mobile body, is the disc below it degenerated."""
     depth = tables.SEX_DEPTH_FACTOR[sex] * scale * rng.normal(1, 0.04)
     height = tables.SEX_HEIGHT_FACTOR[sex] * scale * rng.normal(1, 0.04)
-    slope = np.deg2rad(np.clip(rng.normal(*tables.SACRAL_SLOPE_DEG), 15, 62))
+    slope = np.deg2rad(np.clip(rng.normal(*tables.SACRAL_SLOPE_DEG), 15, 66))
     lordosis = float(np.clip(rng.normal(1, 0.25), 0.3, 1.8) * (0.35 + 0.65 * np.rad2deg(slope) / 38))
     sacrum = _sacrum(rng, depth=depth, height=height, slope=slope)
     mobile, degenerated = [], []

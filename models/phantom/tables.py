@@ -35,7 +35,7 @@ SACRAL_GAP_MM: Final = (4.0, 2.5, 1.5, 1.2, 1.0)
 
 # Supine sacral slope and its spread (working values from Ferguson angle 44.5 +- 9.9, n = 274, of which the slope is
 # the part against the table, and recumbent lordosis 36.8 +- 13.2, n = 627, PMC6680033).
-SACRAL_SLOPE_DEG: Final = (38.0, 8.0)
+SACRAL_SLOPE_DEG: Final = (39.0, 10.0)
 
 # Sex: depth x0.90 and height x0.96 in women against men at L5 (n = 196, ijssurgery 15:1072 Table 6); the tables above
 # mix sexes, so each sex takes half of the difference.

@@ -38,7 +38,7 @@ class TrainingConfig:
     learning_rate: float = 1.5e-3
     class_weights: tuple[float, ...] = ()
     start_from: str = ""
-    """Name of a network whose weights are the start (all but its last layer); empty for random."""
+    """Name of a network whose weights are the start, as far as their shapes agree; empty for random."""
     seed: int = 0
     pool_subjects: int = 960
     """Phantom subjects in the pool, two slices each."""

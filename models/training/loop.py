@@ -95,7 +95,8 @@ def train(
     data = load_data(config, pool)
     network = VNet(network_config(config)).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if start_weights is not None:
-        kept = {name: value for name, value in start_weights.items() if not name.startswith("head.")}
+        shapes = {name: value.shape for name, value in network.state_dict().items()}
+        kept = {name: value for name, value in start_weights.items() if value.shape == shapes.get(name)}
         network.load_state_dict(kept, strict=False)
     average = {name: value.detach().clone() for name, value in network.state_dict().items()}
     optimiser = torch.optim.Adam(network.parameters(), lr=config.learning_rate)
