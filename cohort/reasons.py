@@ -67,7 +67,6 @@ ANATOMY_REASONS: Final[dict[str, str]] = {
     "different_frame": "Sagittal and axial series do not share a frame of reference; they are not combined.",
     "components_removed": "Post-processing removed a large part of the network's output.",
     "network_uncertain": "The network was uncertain about this structure.",
-    "low_contrast": "Image contrast too low to trust the masks.",
 }
 
 LOADING_REASONS: Final[dict[str, str]] = {

@@ -27,7 +27,8 @@ def train_network(
 
     Parameters
     ----------
-    folder : pool, checkpoints (a folder per configuration) and curves; a second call continues where the first was stopped
+    folder : pool, checkpoints (a folder per configuration) and curves; a second call continues where the first
+        was stopped
     output : folder for weights, contract and card
     device : cpu or cuda
     processes : for making the pool
