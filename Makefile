@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 .PHONY: demo test lint bench clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo 'Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 ...'; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 # torch alone and pinned first: an open range would pull gigabytes of CUDA libraries on a machine without a GPU

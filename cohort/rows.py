@@ -163,7 +163,9 @@ class MuscleRow:
     slice: int = column("slice index in the stack")
     muscle: str = column("multifidus, erector_spinae, psoas or quadratus_lumborum")
     side: str = column("left or right of the patient")
-    csa_cm2: float = column("cross-sectional area in the plane of the slice: pixels x pixel area")
+    csa_cm2: float | None = optional(
+        "cross-sectional area in the plane of the slice: pixels x pixel area; null if refused"
+    )
     lean_fraction: float | None = optional("share of pixels darker than the fat threshold of this stack")
     row_px: float = column("2D centroid, row index")
     column_px: float = column("2D centroid, column index")
@@ -171,6 +173,8 @@ class MuscleRow:
     y_mm: float = column("centroid, LPS y (posterior)")
     z_mm: float = column("centroid, LPS z (cranial)")
     touches_border: bool = column("cut by the image border")
+    status: str = column("ok, flagged or refused")
+    reasons: str | None = optional("reason codes joined by '+'")
 
 
 @dataclass(frozen=True, kw_only=True)

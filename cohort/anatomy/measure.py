@@ -12,7 +12,7 @@ from cohort.anatomy.discs import DiscShape, disc_row, disc_shape, mid_plane_norm
 from cohort.anatomy.instances import Instances, separate_bodies, separate_discs, spine_curve
 from cohort.anatomy.levels import Levels, Named, name_levels
 from cohort.anatomy.muscle_levels import DiscPlane, muscle_level_rows
-from cohort.anatomy.muscles import clean_muscles, muscle_rows, side_flags
+from cohort.anatomy.muscles import area_flags, clean_muscles, judged, muscle_rows, side_flags
 from cohort.anatomy.orientation import Orientation, crop_box, cropped, standing_order
 from cohort.anatomy.postprocess import clean_labels
 from cohort.anatomy.quality import VOLUME_ONLY, Flag, check, exam_status, quality_rows, uncertainty_flags, withheld
@@ -110,7 +110,7 @@ def measure_exam(exam_id: str, sagittal: LabelledStack | None, axial: Sequence[L
         exam_id=exam_id,
         vertebrae=tuple(withheld(row) for row in spine.vertebrae),
         discs=tuple(withheld(row) for row in spine.discs),
-        muscles=muscles.rows,
+        muscles=tuple(withheld(judged(row)) for row in muscles.rows),
         muscle_levels=tuple(withheld(row) for row in muscles.levels),
         curvature=withheld(spine.curvature) if spine.curvature else None,
         quality=quality_rows(exam_id, flags),
@@ -347,7 +347,11 @@ def measure_muscles(
         sides = side_flags(stack_rows, labels, one.stack.geometry, spine_mm=midline)
         rows += stack_rows
         cleaned.append(replace(one, labels={"muscle": labels}))
-        flags += [*sides, *uncertainty_flags(one.uncertainty)]
+        flags += [
+            *sides,
+            *uncertainty_flags(one.uncertainty),
+            *(flag for row in stack_rows for flag in area_flags(row)),
+        ]
         if same:
             shared.append((one.stack.index, one.stack.geometry))
             doubts += sides

@@ -120,7 +120,7 @@ def _rows_at(
     rows = []
     for muscle in here:
         structure = f"{muscle.muscle} {muscle.side} {level}"
-        corrected = muscle.csa_cm2 * float(np.cos(np.radians(chosen.angle_deg)))
+        corrected = (muscle.csa_cm2 or 0.0) * float(np.cos(np.radians(chosen.angle_deg)))
         own = check(f"{muscle.muscle}_cm2", corrected, structure)
         if muscle.touches_border:
             own.append(Flag("touches_border", structure))
@@ -153,7 +153,7 @@ def _row(exam_id: str, level: str, chosen: NearestSlice, muscle: MuscleRow, corr
 
 
 def _asymmetry(level: str, muscle: str, here: Sequence[MuscleRow]) -> list[Flag]:
-    areas = [row.csa_cm2 for row in here if row.muscle == muscle]
+    areas = [row.csa_cm2 or 0.0 for row in here if row.muscle == muscle]
     if len(areas) != 2:
         return []
     return check("side_asymmetry", abs(areas[0] - areas[1]) / float(np.mean(areas)), f"{muscle} {level}")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import cv2
 import numpy as np
 
 from cohort.anatomy.postprocess import clean_labels
-from cohort.anatomy.quality import Flag
+from cohort.anatomy.quality import LIMITS, Flag, check, row_status
 from cohort.anatomy.sides import Midline, find_midline, lateral_distance_mm
 from cohort.geometry import Floats, StackGeometry
 from cohort.rows import MuscleRow
@@ -123,9 +124,23 @@ def muscle_rows(exam_id: str, stack: ImageStack, labels: Labels) -> list[MuscleR
             y_mm=float(centre[i, 1]),
             z_mm=float(centre[i, 2]),
             touches_border=bool(cut[i]),
+            status="ok",
         )
         for i, one in enumerate(found)
     ]
+
+
+def area_flags(row: MuscleRow) -> list[Flag]:
+    """Flags of a muscle that is too large on one slice; small ones are where a muscle begins or ends."""
+    structure = f"{row.muscle} {row.side} stack {row.stack} slice {row.slice}"
+    largest = LIMITS[f"{row.muscle}_cm2"].expected[1]
+    return [flag for flag in check(f"{row.muscle}_cm2", row.csa_cm2, structure) if (flag.value or 0.0) > largest]
+
+
+def judged(row: MuscleRow) -> MuscleRow:
+    """The row with its status and reasons."""
+    status, reasons = row_status(area_flags(row))
+    return replace(row, status=status, reasons=reasons)
 
 
 def side_flags(
@@ -150,7 +165,7 @@ def side_flags(
         if line is None:
             return []
         distance = lateral_distance_mm(line, points, geometry)
-    area = np.array([row.csa_cm2 for row in rows])
+    area = np.array([row.csa_cm2 or 0.0 for row in rows])
     claimed = np.array([1.0 if row.side == "left" else -1.0 for row in rows])
     wrong = float(area[distance * claimed < 0].sum() / area.sum())
     return [Flag("sides_conflict", None, wrong, MAX_WRONG_SIDE, refused=True)] if wrong > MAX_WRONG_SIDE else []

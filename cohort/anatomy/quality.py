@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Final, TypeVar
 
 from cohort.reasons import REASONS
-from cohort.rows import CurvatureRow, DiscRow, MuscleLevelRow, QualityRow, VertebraRow
+from cohort.rows import CurvatureRow, DiscRow, MuscleLevelRow, MuscleRow, QualityRow, VertebraRow
 from cohort.terms import LUMBAR_VERTEBRAE
 
 
@@ -124,7 +124,7 @@ def row_status(flags: Iterable[Flag]) -> tuple[str, str | None]:
     return ("flagged" if any(flag.reason not in VOLUME_ONLY for flag in listed) else "ok"), reasons
 
 
-Row = TypeVar("Row", VertebraRow, DiscRow, MuscleLevelRow, CurvatureRow)
+Row = TypeVar("Row", VertebraRow, DiscRow, MuscleRow, MuscleLevelRow, CurvatureRow)
 
 
 def withheld(row: Row) -> Row:

@@ -243,9 +243,9 @@ def _write_areas(panel: Any, view: _View, rows: Sequence[MuscleRow], window: Win
         _, down, across = view.geometry.to_index([row.x_mm, row.y_mm, row.z_mm])
         lean = "" if row.lean_fraction is None else f"\n{100 * row.lean_fraction:.0f} % lean"
         if _inside(down, across, window):
-            panel.text(
-                across, down, f"{row.csa_cm2:.1f} cm²{lean}", color="white", ha="center", va="center", fontsize=7
-            )
+            area = "refused" if row.csa_cm2 is None else f"{row.csa_cm2:.1f} cm²{lean}"
+            colour = "white" if row.status == "ok" else FLAGGED_COLOUR
+            panel.text(across, down, area, color=colour, ha="center", va="center", fontsize=7)
 
 
 def _inside(down: float, across: float, window: Window) -> bool:
