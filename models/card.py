@@ -8,11 +8,11 @@ from models.registry import NetworkContract
 
 _LIMITS = """## Limits
 
-- Not for clinical use, not a medical device. Every number that rests on these masks must be looked at before it is
-believed. - It has learned from a parametric phantom alone: no patient, no scanner, no radiologist has had a part in
-it. Dice values above are **phantom figures**; what was measured on real scans is in `docs/validation/segmentation.md`.
-- The phantom knows few pathologies. Fractures, fusion, implants, tumours, severe scoliosis and transitional
-vertebrae are where it fails first.
+- Not for clinical use, not a medical device. Look at the masks before you believe a number that rests on them.
+- It has learned from a parametric phantom alone: no patient, no scanner, no radiologist has had a part in it. The Dice
+  values above are **phantom figures**; what was measured on real scans is in `docs/validation/segmentation.md`.
+- The phantom knows few pathologies. Fractures, fusion, implants, tumours, severe scoliosis and transitional vertebrae
+  are where it fails first.
 """
 
 
