@@ -20,7 +20,7 @@ from pipelines.measure import read_rows
 from pipelines.outcome import Result, WorkItem
 
 AGREEMENT_LIMIT = 0.005
-"""Largest relative difference of axial load between the engines that is not flagged (design, section 10)."""
+"""Largest relative difference of axial load between the engines that is not flagged (docs/loads.md)."""
 
 MIN_VERTEBRAE = 3
 """Fewer named vertebrae are no curve."""
