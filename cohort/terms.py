@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-VERTEBRAE: Final = ("T8", "T9", "T10", "T11", "T12", "T13", "L1", "L2", "L3", "L4", "L5", "L6", "S1")
-"""Vertebral names from cranial to caudal; T13 and L6 exist only as variants."""
-
 LUMBAR_VERTEBRAE: Final = ("L1", "L2", "L3", "L4", "L5")
 
 MUSCLES: Final = ("multifidus", "erector_spinae", "psoas", "quadratus_lumborum")

@@ -12,7 +12,7 @@ from cohort.rows import LoadRow
 from cohort.tables.ledger import Ledger
 from pipelines.convert import ConvertTask, convert
 from pipelines.exams import ExamPlan
-from pipelines.fingerprint import STAGES
+from pipelines.fingerprint import STAGES, later_stages
 from pipelines.job import Job
 from pipelines.load import LoadTask, engine_difference, load
 from pipelines.measure import MeasureTask, measure
@@ -76,7 +76,7 @@ class Chain:
         self._count_check(outcome)
         if time.monotonic() - self._last_commit > COMMIT_EVERY_S:
             self.flush()
-        later = STAGES[STAGES.index(outcome.stage) + 1 :]
+        later = later_stages(outcome.stage)
         if outcome.status in ("ok", "flagged") and later:
             yield self._item(outcome.exam_id, later[0])
 

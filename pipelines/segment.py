@@ -65,7 +65,8 @@ def segment(item: WorkItem) -> Result:
     """Publish the label store of one exam."""
     task: SegmentTask = item.task
     exam = read_exam(task.store / task.exam_path)
-    labelled = [_segment_stack(stack, task) for stack in exam.stacks]
+    contracts = {label: read_contract(name) for label, (name, _) in task.networks.items()}
+    labelled = [_segment_stack(stack, task, contracts) for stack in exam.stacks]
     target = label_store_path(task.store, item.exam_id, item.fingerprint)
     weights = {label: sha256 for label, (_, sha256) in task.networks.items()}
     write_labels(
@@ -74,14 +75,14 @@ def segment(item: WorkItem) -> Result:
     return Result(path=str(target.relative_to(task.store)))
 
 
-def _segment_stack(stack: ImageStack, task: SegmentTask) -> LabelledStack:
+def _segment_stack(stack: ImageStack, task: SegmentTask, contracts: Mapping[str, NetworkContract]) -> LabelledStack:
     labels: dict[str, npt.NDArray[np.uint8]] = {}
     uncertainty: dict[str, float] = {}
     for label, (plane, _) in NETWORK_CLASSES.items():
         if plane != stack.plane:
             continue
         name, sha256 = task.networks[label]
-        network, contract = load_network(name, sha256, task.device), read_contract(name)
+        network, contract = load_network(name, sha256, task.device), contracts[label]
         found = segment_stack(network, contract, stack, batch_slices=task.batch_slices, device=task.device)
         labels[label] = _label_array(label, found, contract, stack)
         uncertainty |= found.entropy

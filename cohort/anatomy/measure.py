@@ -163,7 +163,7 @@ def measure_spine(exam_id: str, sagittal: LabelledStack) -> Spine:
         [
             flag
             for flag in (*levels.flags, *body_flags)
-            if flag.structure in (None, "L1", "L2", "L5", "S1") and flag.reason not in VOLUME_ONLY
+            if flag.structure in CURVATURE_RESTS_ON and flag.reason not in VOLUME_ONLY
         ],
     )
     body_map = _renumbered(bodies.labels, levels.bodies)

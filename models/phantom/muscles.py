@@ -1,7 +1,7 @@
 """The four paraspinal muscles of each side as star-shaped cross-sections that change smoothly from level to level.
 
 Coordinates: X = (x - x of the spine) / W, lateral positive on the side in question, and Y = (y - y of the spine) / W,
-with W the body width at that level. Outlines for multifidus and erector spinae are control polygons fitted to the
+with W the body width at that level. Outlines for multifidus and erector spinae are control polygons drawn after the
 normalised table of 168 axial slices (docs/phantom.md); psoas and quadratus lumborum are ellipses.
 """
 

@@ -43,7 +43,7 @@ SEX_DEPTH_FACTOR: Final = {"M": 1.05, "F": 0.95}
 SEX_HEIGHT_FACTOR: Final = {"M": 1.02, "F": 0.98}
 
 # Muscle cross-sections in units of the body's width W, origin at the body's centre, x lateral, y posterior, rows L1,
-# L2, L3, L4, L5, S1. Psoas and quadratus: width, height, centre. Area and centroid agree with 168 axial slices (see
+# L2, L3, L4, L5, S1. Psoas and quadratus: width, height, centre. After the normalised table of 168 axial slices (see
 # docs/phantom.md).
 PSOAS: Final = np.array(
     [

@@ -17,8 +17,8 @@ Bytes = npt.NDArray[np.uint8]
 
 BODY_INSET_MM = 1.0
 DISC_INSET_MM = 0.9
-"""How far a human outline lies inside the outer contour of a body or of the gap between bodies: 1 px of 1.17 mm gave
-the best agreement of networks with eight sets of human masks (see docs/phantom.md)."""
+"""How far a human outline lies inside the outer contour of a body, or of the gap between bodies: about a millimetre, a
+working value (docs/phantom.md)."""
 
 _CORTEX_MM = 0.8
 
