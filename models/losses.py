@@ -7,7 +7,9 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 
-def dice_sigmoid(logits: Tensor, target: Tensor, *, class_weights: Tensor | None = None) -> Tensor:
+def dice_sigmoid(
+    logits: Tensor, target: Tensor, *, class_weights: Tensor | None = None, known: Tensor | None = None
+) -> Tensor:
     """One minus the soft Dice coefficient with squared denominator (Milletari et al. 2016, eq. 4), mean over classes.
 
     Sums run over the whole batch, so that a slice without a structure is judged together with those that have it; the
@@ -17,8 +19,11 @@ def dice_sigmoid(logits: Tensor, target: Tensor, *, class_weights: Tensor | None
     ----------
     logits, target : [batch, class, row, column]; target 0 or 1
     class_weights : [class], any positive numbers; None for equal weights
+    known : as `target`, 1 where the target is known; pixels with 0 do not count
     """
     p = logits.sigmoid()
+    if known is not None:
+        p, target = p * known, target * known
     overlap = (p * target).sum((0, 2, 3))
     size = (p * p + target * target).sum((0, 2, 3))
     loss = 1 - (2 * overlap + 1) / (size + 1)  # [class]
@@ -27,13 +32,19 @@ def dice_sigmoid(logits: Tensor, target: Tensor, *, class_weights: Tensor | None
     return (loss * class_weights).sum() / class_weights.sum()
 
 
-def dice_and_cross_entropy(logits: Tensor, target: Tensor, *, class_weights: Tensor | None = None) -> Tensor:
-    """Dice plus binary cross-entropy, which keeps gradients alive where Dice saturates."""
-    return dice_sigmoid(logits, target, class_weights=class_weights) + binary_cross_entropy_with_logits(logits, target)
+def dice_and_cross_entropy(
+    logits: Tensor, target: Tensor, *, class_weights: Tensor | None = None, known: Tensor | None = None
+) -> Tensor:
+    """Dice plus binary cross-entropy, which keeps gradients alive where Dice saturates; parameters as there."""
+    dice = dice_sigmoid(logits, target, class_weights=class_weights, known=known)
+    entropy = binary_cross_entropy_with_logits(logits, target, weight=known, reduction="sum")
+    return dice + entropy / (target.numel() if known is None else known.sum().clamp(min=1.0))
 
 
 @torch.no_grad()
-def dice_coefficient(logits: Tensor, target: Tensor) -> Tensor:
-    """[class] Dice of the thresholded output over the batch; 1 where both are empty."""
+def dice_coefficient(logits: Tensor, target: Tensor, *, known: Tensor | None = None) -> Tensor:
+    """[class] Dice of the thresholded output over the batch, where the target is known; 1 where both are empty."""
     p = (logits > 0).to(target.dtype)
+    if known is not None:
+        p, target = p * known, target * known
     return (2 * (p * target).sum((0, 2, 3)) + 1e-6) / ((p + target).sum((0, 2, 3)) + 1e-6)

@@ -47,6 +47,10 @@ class NetworkContract:
     """Device and software of the (last) training."""
     phantom_dice: dict[str, float] = field(default_factory=dict)
     """Dice on held-back phantom subjects. A phantom figure: it says nothing about patients."""
+    annotated_dice: dict[str, float] = field(default_factory=dict)
+    """Dice on real slices of the validation patients; networks may have been chosen by it."""
+    credit: str = ""
+    """Source and licence of the real slices that it learned from; empty if there were none."""
 
     @property
     def config(self) -> VNetConfig:

@@ -9,8 +9,11 @@ from typing import Final
 
 import torch
 
+from cohort.errors import ConfigurationError
 from models.card import write_card
+from models.phantom.slices import SIZE
 from models.registry import NORMALISATION, NetworkContract, load_network, read_contract, save_network
+from models.training.annotated import Annotated, read_annotated
 from models.training.config import TrainingConfig, read_config
 from models.training.loop import Trained, train
 from models.training.pool import PoolPlan, make_pool
@@ -21,7 +24,14 @@ way. On sagittal slices what matters is local, and a larger field of view keeps 
 
 
 def train_network(
-    name_or_path: str, *, folder: Path, output: Path, device: str, processes: int, report: Callable[[str], None]
+    name_or_path: str,
+    *,
+    folder: Path,
+    output: Path,
+    device: str,
+    processes: int,
+    report: Callable[[str], None],
+    slices: Path | None = None,
 ) -> NetworkContract:
     """Train a network from a configuration.
 
@@ -32,20 +42,34 @@ def train_network(
     output : folder for weights, contract and card
     device : cpu or cuda
     processes : for making the pool
+    slices : folder of annotated slices (`models.training.annotated`), if the configuration wants a share of them
+
+    Raises
+    ------
+    ConfigurationError
+        if the configuration cannot be read, or wants annotated slices that are not there
     """
     config = read_config(name_or_path)
+    if config.annotated_share and slices is None:
+        raise ConfigurationError(f"{config.name} learns from annotated slices: name their folder with --slices")
+    annotated = _annotated(config, slices) if slices and config.annotated_share else None
     plan = PoolPlan(config.plane, config.pool_subjects)
     pool = folder / f"pool-{plan.plane}-{plan.n_subjects}"
     make_pool(pool, plan, processes=processes, report=report)
     start = _start(config, output)
     weights = dict(load_network(start, read_contract(start).weights_sha256, "cpu").state_dict()) if start else None
     checkpoints = folder / f"{config.name}-{config.sha256[:8]}"
-    trained = train(config, pool, checkpoints, device=device, report=report, start_weights=weights)
+    trained = train(config, pool, checkpoints, device=device, report=report, annotated=annotated, start_weights=weights)
     before = f"{read_contract(start).training_data}; then " if start else ""
     contract = save_network(output, _contract(config, trained, before), trained.weights)
     write_card(output, contract)
     report(f"{config.name}: written to {output.name}/{config.name}.safetensors")
     return contract
+
+
+def _annotated(config: TrainingConfig, folder: Path) -> Annotated:
+    grid = {"size": SIZE, "spacing_mm": config.spacing_mm}
+    return Annotated(read_annotated(folder, "training", **grid), read_annotated(folder, "validation", **grid))
 
 
 def _start(config: TrainingConfig, output: Path) -> str:
@@ -58,6 +82,8 @@ def _contract(config: TrainingConfig, trained: Trained, before: str) -> NetworkC
     learned = (
         f"phantom version {trained.phantom_version}, {config.pool_subjects} subjects, {config.iterations} iterations"
     )
+    if config.annotated_share:
+        learned += f", {config.annotated_share:.0%} of each batch real slices of {config.annotated_credit}"
     return NetworkContract(
         name=config.name,
         plane=config.plane,
@@ -72,6 +98,8 @@ def _contract(config: TrainingConfig, trained: Trained, before: str) -> NetworkC
         training_data=before + learned,
         trained_on=_trained_on(trained),
         phantom_dice=trained.validation_dice,
+        annotated_dice=trained.annotated_dice,
+        credit=config.annotated_credit if config.annotated_share else "",
     )
 
 

@@ -26,6 +26,7 @@ from cohort.geometry import StackGeometry
 from cohort.stacks import ImageStack, Plane
 from models.inference import Segmentation, segment_stack
 from models.registry import load_network, read_contract
+from models.training.annotated import bodies_in_front_of_canal, part_of_patient, read_spacings
 
 Mask = npt.NDArray[np.bool_]
 
@@ -141,19 +142,14 @@ def _real_axial(folder: Path, networks: Networks) -> dict[str, list[float]]:
     return scores
 
 
-def _spacings(folder: Path) -> Mapping[str, tuple[float, float]]:
-    with (folder / "series.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    pairs = {row["new_file_name"]: row["PixelSpacing"].strip("[]").split(",") for row in rows}
-    return {name: (float(pair[0]), float(pair[1])) for name, pair in pairs.items()}
-
-
 def _spider(folder: Path, networks: Networks) -> dict[str, list[float]]:
-    spacings = _spacings(folder)
+    spacings = read_spacings(folder)
     scores: dict[str, list[float]] = {"spider/vertebral_body": [], "spider/disc": []}
     for path in sorted((folder / "images").iterdir()):
+        if part_of_patient(path.stem.split("_")[0]) != "test":
+            continue
         label = _read_png(folder / "labels" / path.name)
-        bodies = _bodies_in_front_of_canal(label)
+        bodies = bodies_in_front_of_canal(label)
         if bodies is None:
             continue
         stack = _single(_read_png(path), spacings[path.stem.rsplit("_slice", 1)[0]])
@@ -163,21 +159,10 @@ def _spider(folder: Path, networks: Networks) -> dict[str, list[float]]:
     return scores
 
 
-def _bodies_in_front_of_canal(label: npt.NDArray[np.uint8]) -> Mask | None:
-    """Vertebra pixels anterior to the canal; None where the canal is not seen along the whole column."""
-    vertebra, canal = label == 1, label == 3
-    rows = np.flatnonzero(vertebra.any(axis=1))
-    seen = np.flatnonzero(canal.any(axis=1))
-    if not len(rows) or len(seen) < 0.8 * len(rows):
-        return None
-    front = np.interp(np.arange(len(label)), seen, [int(np.argmax(canal[row])) for row in seen])
-    return vertebra & (np.arange(label.shape[1]) < front[:, None])
-
-
 def _t1_counts(folder: Path, networks: Networks) -> dict[str, dict[str, Any]]:
     with (folder / "series.csv").open() as file:
         wanted = {row["new_file_name"]: row for row in csv.DictReader(file)}
-    spacings = _spacings(folder)
+    spacings = read_spacings(folder)
     differences: dict[str, list[int]] = {"vertebrae": [], "discs": []}
     for name, stack in _t1_slices(folder, spacings):
         n_bodies = _count(networks.segment("vertebral_body", stack).masks[0, 0], spacings[name], MIN_BODY_MM2)

@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 
 from cohort.agreement.overlap import dice, spread
 from pipelines.cli import main
-from pipelines.validate import _bodies_in_front_of_canal, _count, as_table
+from pipelines.validate import _count, as_table
 
 MASKS = arrays(bool, (6, 7))
 
@@ -35,18 +35,6 @@ def test_spread_counts_and_averages(scores: list[float]) -> None:
     assert found.n == len(scores)
     assert found.dice == pytest.approx(np.mean(scores), abs=1e-4)
     assert spread([]).dice is None
-
-
-def test_only_what_lies_in_front_of_the_canal_is_a_body() -> None:
-    label = np.zeros((20, 20), np.uint8)
-    label[2:18, 3:9] = 1  # bodies
-    label[2:18, 9:11] = 3  # canal
-    label[5:8, 11:16] = 1  # spinous process
-    bodies = _bodies_in_front_of_canal(label)
-    assert bodies is not None
-    assert bodies.sum() == 16 * 6
-    label[8:18][label[8:18] == 3] = 0  # canal out of the slice: bodies cannot be told from posterior elements
-    assert _bodies_in_front_of_canal(label) is None
 
 
 def test_small_pieces_are_not_counted() -> None:

@@ -42,6 +42,10 @@ class TrainingConfig:
     seed: int = 0
     pool_subjects: int = 960
     """Phantom subjects in the pool, two slices each."""
+    annotated_share: float = 0.0
+    """Share of each batch that is real annotated slices; the rest is phantom."""
+    annotated_credit: str = ""
+    """Source and licence of those slices, for the model card."""
     averaging: float = 0.995
     """Decay of the exponential moving average of the weights, which is what is shipped."""
 

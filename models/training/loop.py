@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,8 @@ from torch import Tensor
 
 from models.losses import dice_and_cross_entropy, dice_coefficient
 from models.phantom.slices import AXIAL_CLASSES, SAGITTAL_CLASSES
-from models.training.augment import augment
+from models.training.annotated import Annotated, AnnotatedSlices
+from models.training.augment import augment, recolour
 from models.training.config import TrainingConfig
 from models.training.pool import Slices, read_pool
 from models.vnet import VNet, VNetConfig
@@ -44,6 +45,27 @@ class TrainingData:
 
 
 @dataclass(frozen=True, eq=False)
+class AnnotatedData:
+    """Real slices with the channels of one network."""
+
+    images: Tensor
+    """[n, 1, row, column]."""
+    regions: Tensor
+    """[n, 1, row, column]."""
+    masks: Tensor
+    """[n, class, row, column]."""
+    known: Tensor
+    """[n, class, row, column] 1 where the mask is known."""
+
+    @classmethod
+    def of(cls, slices: AnnotatedSlices, classes: tuple[str, ...]) -> AnnotatedData:
+        """Prepare slices for the classes of one network."""
+        masks, known = slices.targets(classes)
+        images = torch.from_numpy(slices.images.astype(np.float32))[:, None]
+        return cls(images, torch.from_numpy(slices.regions)[:, None], torch.from_numpy(masks), torch.from_numpy(known))
+
+
+@dataclass(frozen=True, eq=False)
 class Trained:
     """The result of a training."""
 
@@ -52,6 +74,8 @@ class Trained:
     """Averaged weights."""
     validation_dice: dict[str, float]
     """Class -> Dice on phantom slices of subjects that were not trained on: a phantom figure."""
+    annotated_dice: dict[str, float]
+    """Class -> Dice on real slices of the validation patients; empty without such slices."""
     seconds: float
     device: str
     phantom_version: int
@@ -84,15 +108,19 @@ def train(
     *,
     device: str,
     report: Report,
+    annotated: Annotated | None = None,
     start_weights: dict[str, Tensor] | None = None,
 ) -> Trained:
     """Train one network, resuming from the last checkpoint in `folder` if it belongs to this configuration.
+
+    `annotated` slices are mixed in by the configuration's share; the validation part is scored at the end.
 
     Batches depend on the seed and the iteration alone, so a killed training ends with the weights it would have had.
     """
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.seed)
     data = load_data(config, pool)
+    real = AnnotatedData.of(annotated.training, config.classes) if annotated else None
     network = VNet(network_config(config)).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if start_weights is not None:
         shapes = {name: value.shape for name, value in network.state_dict().items()}
@@ -104,7 +132,7 @@ def train(
     report(f"{config.name}: {len(data.training)} slices, iterations {first}..{config.iterations} on {device}")
     started = time.monotonic() - spent
     for iteration in range(first, config.iterations):
-        loss = _step(iteration, config, data, network, optimiser, device)
+        loss = _step(config, _batch(iteration, config, data, real), iteration, network, optimiser, device)
         _average(average, network, min(config.averaging, (1 + iteration) / (10 + iteration)))
         done = iteration + 1
         if done % 25 == 0:
@@ -116,30 +144,37 @@ def train(
             report(
                 f"{config.name}: {done}/{config.iterations} loss {loss:.4f}, {elapsed:.0f} s, about {left:.0f} s left"
             )
-    dice = validate(config, average, data, device)
-    report(f"{config.name}: phantom validation Dice {dice}")
     seconds = time.monotonic() - started
-    return Trained(config, average, dice, seconds, device, data.slices.phantom_version)
+    dice = validate(config, average, _phantom_batches(config, data), device)
+    report(f"{config.name}: phantom validation Dice {dice}")
+    real_dice = {}
+    if annotated:
+        real_dice = validate(config, average, _annotated_batches(config, annotated.validation), device)
+        report(f"{config.name}: Dice on annotated slices of the validation patients {real_dice}")
+    return Trained(config, average, dice, real_dice, seconds, device, data.slices.phantom_version)
+
+
+Batch = tuple[Tensor, Tensor, Tensor]
+"""Images [n, 1, row, column], masks and known pixels [n, class, row, column]."""
 
 
 def _step(
-    iteration: int,
     config: TrainingConfig,
-    data: TrainingData,
+    batch: Batch,
+    iteration: int,
     network: VNet,
     optimiser: torch.optim.Optimizer,
     device: str,
 ) -> float:
-    images, masks = _batch(iteration, config, data)
+    images, masks, known = (part.to(device, memory_format=torch.channels_last) for part in batch)
     for group in optimiser.param_groups:
         group["lr"] = _learning_rate(iteration, config)
     network.train()
     torch.manual_seed(config.seed * 1_000_003 + iteration)  # dropout
-    images = images.to(device, memory_format=torch.channels_last)
     with torch.autocast(device.split(":")[0], dtype=torch.bfloat16):
         logits = network(images)
     weights = torch.tensor(config.class_weights, device=device) if config.class_weights else None
-    loss = dice_and_cross_entropy(logits.float(), masks.to(device), class_weights=weights)
+    loss = dice_and_cross_entropy(logits.float(), masks, class_weights=weights, known=known)
     optimiser.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
@@ -147,13 +182,25 @@ def _step(
     return float(loss.detach())
 
 
-def _batch(iteration: int, config: TrainingConfig, data: TrainingData) -> tuple[Tensor, Tensor]:
-    """The batch of an iteration: epochs are permutations, augmentation is seeded by the iteration."""
-    per_epoch = max(len(data.training) // config.batch, 1)
+def _batch(iteration: int, config: TrainingConfig, data: TrainingData, real: AnnotatedData | None) -> Batch:
+    """The batch of an iteration: epochs are permutations, all else comes from a generator seeded by it."""
+    generator = torch.Generator().manual_seed(config.seed * 1_000_003 + iteration)
+    n_real = round(config.annotated_share * config.batch) if real else 0
+    n_drawn = config.batch - n_real
+    per_epoch = max(len(data.training) // max(n_drawn, 1), 1)
     epoch, position = divmod(iteration, per_epoch)
     order = np.random.default_rng([config.seed, epoch]).permutation(data.training)
-    images, masks = data.batch(order[position * config.batch : (position + 1) * config.batch])
-    return augment(images, masks, config.crop_px, torch.Generator().manual_seed(config.seed * 1_000_003 + iteration))
+    images, masks = data.batch(order[position * n_drawn : (position + 1) * n_drawn])
+    known = torch.ones_like(masks)
+    if real and n_real:
+        chosen = torch.randint(len(real.images), (n_real,), generator=generator)
+        images = torch.cat([images, recolour(real.images[chosen], real.regions[chosen], generator)])
+        masks = torch.cat([masks, real.masks[chosen].float()])
+        known = torch.cat([known, real.known[chosen].float()])
+    images, both = augment(images, torch.cat([masks, known], dim=1), config.crop_px, generator)
+    masks, known = both.chunk(2, dim=1)
+    known[:n_drawn] = 1.0  # beyond the edge of a phantom slice there is known to be nothing
+    return images, masks, known
 
 
 def _learning_rate(iteration: int, config: TrainingConfig) -> float:
@@ -171,21 +218,31 @@ def _average(average: dict[str, Tensor], network: VNet, decay: float) -> None:
             average[name].copy_(value)
 
 
+def _phantom_batches(config: TrainingConfig, data: TrainingData) -> Iterator[Batch]:
+    for start in range(0, len(data.validation), config.batch):
+        images, masks = data.batch(data.validation[start : start + config.batch])
+        yield images, masks, torch.ones_like(masks)
+
+
+def _annotated_batches(config: TrainingConfig, slices: AnnotatedSlices) -> Iterator[Batch]:
+    real = AnnotatedData.of(slices, config.classes)
+    for start in range(0, len(real.images), config.batch):
+        part = slice(start, start + config.batch)
+        yield real.images[part], real.masks[part].float(), real.known[part].float()
+
+
 @torch.no_grad()
-def validate(config: TrainingConfig, weights: dict[str, Tensor], data: TrainingData, device: str) -> dict[str, float]:
-    """Dice per class over the held-back slices."""
+def validate(
+    config: TrainingConfig, weights: dict[str, Tensor], batches: Iterable[Batch], device: str
+) -> dict[str, float]:
+    """Dice per class over all batches together."""
     network = VNet(network_config(config)).to(device)
     network.load_state_dict(weights)
     network.eval()
-    outputs = []
-    for start in range(0, len(data.validation), config.batch):
-        images, masks = data.batch(data.validation[start : start + config.batch])
-        outputs.append((network(images.to(device)).cpu(), masks))
-    logits, target = (torch.cat(parts) for parts in zip(*outputs, strict=True))
-    return {
-        name: round(float(value), 4)
-        for name, value in zip(config.classes, dice_coefficient(logits, target), strict=True)
-    }
+    outputs = [(network(images.to(device)).cpu(), masks, known) for images, masks, known in batches]
+    logits, target, known = (torch.cat(parts) for parts in zip(*outputs, strict=True))
+    dice = dice_coefficient(logits, target, known=known)
+    return {name: round(float(value), 4) for name, value in zip(config.classes, dice, strict=True)}
 
 
 def _log(folder: Path, iteration: int, loss: float, seconds: float) -> None:
