@@ -21,6 +21,9 @@ _LOOPBACK: Final = "127.0.0.1"
 _SETTINGS: Final[dict[str, Any]] = {
     "distributed.worker.daemon": False,  # stages start children of their own (time limits around OpenSim and decoders)
     "distributed.scheduler.allowed-failures": 1,
+    # by default a worker that is not registered 15 s after any death is given up, though its nanny may just be starting
+    # it after the next death; the run would wait for it for ever
+    "distributed.deploy.lost-worker-timeout": "365 days",
     "distributed.scheduler.work-stealing": False,  # the window holds little more than is running
     "distributed.worker.memory.target": False,  # no array is kept in a worker, so there is nothing to spill
     "distributed.worker.memory.spill": False,

@@ -6,6 +6,9 @@ it into a row instead of a crash.
 
 from __future__ import annotations
 
+import errno
+from typing import Final
+
 from cohort.reasons import REASONS
 
 
@@ -36,3 +39,12 @@ class RefusedError(CohortError, ValueError):
         super().__init__(f"{reason}: {detail or REASONS[reason]}")
         self.reason = reason
         self.detail = detail
+
+
+DISK_FULL: Final = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+"""No space left, quota reached, largest file size reached."""
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Say if writing failed for want of space: nothing is wrong with the data, and a later try may succeed."""
+    return isinstance(error, OSError) and error.errno in DISK_FULL

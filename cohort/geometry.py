@@ -7,6 +7,7 @@ Index order is (slice, row, column) everywhere. DICOM calls the direction of inc
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -35,12 +36,12 @@ class StackGeometry:
     def n_slices(self) -> int:
         return len(self.position_mm)
 
-    @property
+    @cached_property
     def normal(self) -> Floats:
         """[3] unit vector row_dir x col_dir."""
         return np.cross(self.row_dir, self.col_dir)
 
-    @property
+    @cached_property
     def slice_distance_mm(self) -> Floats:
         """[slice] signed distance of each slice from the first along the normal, mm."""
         return np.asarray((self.position_mm - self.position_mm[0]) @ self.normal, dtype=np.float64)
@@ -54,9 +55,10 @@ class StackGeometry:
 
     @property
     def affine(self) -> Floats:
-        """[4, 4] maps (slice, row, column, 1) to LPS mm; exact where slices are evenly spaced.
+        """[4, 4] maps (slice, row, column, 1) to LPS mm within `affine_error_mm`: exact for evenly spaced slices.
 
-        The slice column is the mean step from first to last position, so sheared stacks stay exact as well.
+        The slice column is the mean step from first to last position, so sheared stacks stay exact as well. Where a
+        slice is missing or spacing is uneven only `to_lps` is right.
         """
         affine = np.eye(4)
         steps = max(self.n_slices - 1, 1)
@@ -66,6 +68,13 @@ class StackGeometry:
         affine[:3, 2] = self.row_dir * self.spacing_mm[1]
         affine[:3, 3] = self.position_mm[0]
         return affine
+
+    @property
+    def affine_error_mm(self) -> float:
+        """Largest distance between where a slice lies and where `affine` puts it, mm, rounded to 1 um."""
+        affine = self.affine
+        by_affine = affine[:3, 3] + np.arange(self.n_slices)[:, None] * affine[:3, 0]
+        return round(float(np.max(np.linalg.norm(by_affine - self.position_mm, axis=1))), 3)
 
     def to_lps(self, index: npt.ArrayLike) -> Floats:
         """Map (slice, row, column) indices [..., 3], fractional allowed, to LPS mm [..., 3].

@@ -11,21 +11,29 @@ from typing import Final
 FILE_REASONS: Final[dict[str, str]] = {
     "not_dicom": "The file is not DICOM.",
     "unreadable": "The file could not be opened or read.",
+    "vanished": "The file vanished between listing and reading.",
+    "container": "Compressed archive (.zip); its members have rows of their own.",
+    "damaged_container": "The compressed file (.zip, .gz) cannot be read.",
+    "container_limit": "Compressed data beyond the limits of size, ratio, number or nesting; not opened further.",
     "truncated": "The file ends before its pixel data does.",
     "damaged_header": "The DICOM header cannot be parsed.",
     "not_an_image": "DICOM object without pixel data (report, presentation state, DICOMDIR, raw data, ...).",
     "not_mr": "The modality is not MR.",
     "no_geometry": "Image orientation, position or pixel spacing is missing or not usable.",
     "no_identity": "StudyInstanceUID, SeriesInstanceUID or SOPInstanceUID is missing.",
-    "unsupported_pixels": "Pixels of a kind that cannot be measured (colour, mosaic, several samples per pixel).",
-    "enhanced_unsupported": "Enhanced multi-frame MR is not read yet.",
+    "unsupported_pixels": "Pixels of a kind that cannot be measured (colour, several samples per pixel, 32 bits).",
+    "unsupported_transfer_syntax": "Pixels are encoded in a transfer syntax that cannot be decoded.",
+    "mosaic": "Several slices tiled into one image (mosaic): the place of each tile is not in the standard header.",
 }
 
 SERIES_REASONS: Final[dict[str, str]] = {
     "chosen": "The series was chosen.",
     "localiser": "Localiser or scout.",
     "not_t1": "Not T1-weighted by its sequence parameters.",
+    "weighting_unknown": "Neither sequence parameters nor the description tell the weighting.",
+    "other_region": "Of another region of the body than the lumbar spine, by its description or its place.",
     "fat_suppressed": "Fat-suppressed or inversion-recovery.",
+    "dixon_part": "Water, fat, out-of-phase, or unaccepted in-phase image of a Dixon acquisition.",
     "derived": "Derived image (map, subtraction, reformat, screenshot).",
     "post_contrast": "Acquired after contrast agent.",
     "wrong_plane": "Neither sagittal nor axial.",
@@ -36,13 +44,18 @@ SERIES_REASONS: Final[dict[str, str]] = {
 EXAM_REASONS: Final[dict[str, str]] = {
     "no_t1_sagittal": "No usable T1 sagittal series.",
     "no_t1_axial": "No usable T1 axial series: muscles are not measured, loads use generic strength.",
+    "t2_axial": "No T1 axial series: a T2 axial series was accepted, as configured.",
     "ambiguous": "Two series are equally likely; none was chosen.",
     "damaged_pixels": "Pixels of a chosen series cannot be decoded.",
     "files_changed": "Files of the exam changed or vanished while it was read.",
     "damaged_file_in_series": "A file of the exam could not be read; its series may have a gap.",
     "duplicate_slices": "Copies of a slice were found and dropped.",
     "missing_slices": "A slice of an otherwise even block is missing; the gap is kept.",
+    "uneven_spacing": "Slices of a stack are unevenly spaced, and no missing slice explains it; each keeps its place.",
     "inconsistent_series": "Slices of the chosen series do not form a stack.",
+    "several_sagittal_stacks": "The sagittal series fell apart into several stacks; the fullest one is measured.",
+    "lossy_compression": "Pixels of a chosen series were compressed with loss (LossyImageCompression).",
+    "unused_bits": "Bits above those that BitsStored and HighBit give to a value were set; they were masked.",
     "conflicting_demographics": "Files or tables contradict each other about sex, age, height or weight.",
 }
 
@@ -84,6 +97,7 @@ LOADING_REASONS: Final[dict[str, str]] = {
 RUN_REASONS: Final[dict[str, str]] = {
     "worker_killed": "The worker process died while it worked on this exam alone.",
     "timed_out": "The stage took longer than its time limit.",
+    "disk_full": "The store's disk is full, or a quota is reached.",
     "internal_error": "Unexpected error in the software; see the error type in the ledger.",
     "gone": "The exam is no longer in the archive.",
 }

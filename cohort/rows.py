@@ -23,11 +23,14 @@ def optional(text: str) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class FileRow:
-    """One file of the archive."""
+    """One file of the archive, one member of a .zip, or one frame of a multi-frame file."""
 
-    file_id: str = column("keyed hash of the path below the archive root")
-    size_bytes: int = column("file size")
-    mtime_ns: int = column("modification time, ns since 1970")
+    file_id: str = column("keyed hash of the path below the archive root, and of the member's name inside a .zip")
+    container_id: str | None = optional("file_id of the .zip that holds this member, else null")
+    member: int | None = optional("position of the member in the directory of its .zip, from 0")
+    frame: int | None = optional("number of the frame in a multi-frame file, from 0; null in a single-frame file")
+    size_bytes: int = column("size of the file on disk; of a member, uncompressed")
+    mtime_ns: int = column("modification time of the file or of the .zip that holds it, ns since 1970")
     reason: str | None = optional("reason code if the file is unusable, else null")
     exam_id: str | None = optional("pseudonym of StudyInstanceUID")
     subject_id: str | None = optional("pseudonym of PatientID and its issuer")
@@ -48,6 +51,8 @@ class FileRow:
     inversion_time_ms: float | None = optional("InversionTime")
     flip_angle_deg: float | None = optional("FlipAngle")
     echo_train_length: int | None = optional("EchoTrainLength")
+    acquisition_number: int | None = optional("AcquisitionNumber of a single-frame image")
+    temporal_position: int | None = optional("TemporalPositionIdentifier, or TemporalPositionIndex of the frame")
     scanning_sequence: str | None = optional("ScanningSequence codes joined by '+', closed vocabulary SE IR GR EP RM")
     image_type: str | None = optional("ImageType words of a closed vocabulary joined by '+'")
     text_hints: str | None = optional("words of a closed vocabulary found in descriptions, joined by '+'; no free text")
@@ -61,15 +66,20 @@ class FileRow:
 
 @dataclass(frozen=True, kw_only=True)
 class SeriesRow:
-    """One series and why it was or was not chosen."""
+    """One part of a series (slices of one echo, image type and temporal position) and why it was or was not chosen."""
 
     exam_id: str = column("exam pseudonym")
     series_id: str = column("series pseudonym")
+    part: int = column("number of the part within its series, from 0; most series have one")
     plane: str | None = optional("sagittal, axial, coronal, oblique or mixed")
-    n_files: int = column("usable files")
+    n_slices: int = column("usable slices, copies counted once")
     n_stacks: int = column("groups of equal orientation and even spacing")
+    weighting: str | None = optional("t1 or t2 by the sequence parameters; null if another or unknown")
+    kind: str | None = optional(
+        "what the weighting rests on: spin_echo, inversion_recovery, gradient_echo, in_phase, or described (text alone)"
+    )
     score: float = column("selection score, higher is better; 0 if excluded")
-    role: str | None = optional("sagittal_t1 or axial_t1 if chosen")
+    role: str | None = optional("sagittal_t1, axial_t1 or axial_t2 if chosen")
     reason: str = column("reason code: chosen, or why not")
 
 
@@ -79,10 +89,21 @@ class ExamRow:
 
     exam_id: str = column("pseudonym of StudyInstanceUID")
     subject_id: str = column("pseudonym of PatientID and its issuer")
-    status: str = column("ok, flagged, refused, failed or gone: the worst of its stages")
+    status: str = column("ok, flagged, pending (not processed yet), refused, failed or gone: the worst of its stages")
     reason: str | None = optional("reason code of that status")
     sagittal_series_id: str | None = optional("chosen T1 sagittal series")
-    axial_series_id: str | None = optional("chosen T1 axial series")
+    sagittal_part: int | None = optional("chosen part of that series")
+    sagittal_score: float | None = optional("its selection score")
+    sagittal_runner_up_id: str | None = optional("series of the next best sagittal candidate; null if there was none")
+    sagittal_runner_up_score: float | None = optional("selection score of the next best sagittal candidate")
+    sagittal_reason: str | None = optional("reason code if no sagittal series was chosen")
+    axial_series_id: str | None = optional("chosen axial series")
+    axial_part: int | None = optional("chosen part of that series")
+    axial_weighting: str | None = optional("t1; t2 where the configuration accepts it and T1 is absent")
+    axial_score: float | None = optional("its selection score")
+    axial_runner_up_id: str | None = optional("series of the next best axial candidate; null if there was none")
+    axial_runner_up_score: float | None = optional("selection score of the next best axial candidate")
+    axial_reason: str | None = optional("reason code if no axial series was chosen")
     sex: str | None = optional("F or M")
     sex_source: str | None = optional("dicom or subjects")
     age_years: float | None = optional("age at the exam; over 89 is 90")

@@ -10,9 +10,10 @@ from typing import Any
 
 from cohort.rows import LoadRow
 from cohort.tables.ledger import Ledger
-from pipelines.convert import ConvertTask, convert
+from pipelines.convert import ConvertTask, convert, image_sources
 from pipelines.exams import ExamPlan
 from pipelines.fingerprint import STAGES, later_stages
+from pipelines.index import FileIndex
 from pipelines.job import Job
 from pipelines.load import LoadTask, engine_difference, load
 from pipelines.measure import MeasureTask, measure
@@ -39,10 +40,8 @@ def chain_stages(job: Job) -> tuple[Stage, ...]:
 class Chain:
     """Turns outcomes into the next work items, and commits them as they come."""
 
-    def __init__(
-        self, job: Job, plans: Mapping[str, ExamPlan], plan: Plan, ledger: Ledger, relative: Mapping[str, str]
-    ) -> None:
-        self._job, self._plans, self._relative = job, plans, relative
+    def __init__(self, job: Job, plans: Mapping[str, ExamPlan], plan: Plan, ledger: Ledger, index: FileIndex) -> None:
+        self._job, self._plans, self._index = job, plans, index
         self._todo = {(one.exam_id, one.stage) for one in plan.todo}
         self._sample = self._sample_size(plan)
         self._uncommitted: list[Outcome] = []
@@ -119,14 +118,19 @@ class Chain:
         )
 
     def _convert_task(self, plan: ExamPlan) -> ConvertTask:
-        exam, relative = plan.exam, self._relative
+        exam, source_of = plan.exam, self._index.source_of
         return ConvertTask(
             store=self._job.store,
             archive=self._job.archive,
             key_file=self._job.key_file,
-            sagittal=tuple(relative[row.file_id] for row in exam.sagittal),
-            axial=tuple(relative[row.file_id] for row in exam.axial),
-            attributes={"subject_id": exam.subject_id, "vendor": exam.vendor, "field_t": exam.field_t},
+            sagittal=image_sources(exam.sagittal, source_of),
+            axial=image_sources(exam.axial, source_of),
+            attributes={
+                "subject_id": exam.subject_id,
+                "vendor": exam.vendor,
+                "field_t": exam.field_t,
+                "axial_weighting": exam.axial_weighting,
+            },
         )
 
     def _draw_for_check(self) -> bool:

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from dask.utils import parse_bytes
 
+from cohort.archive.candidates import SelectRules
 from cohort.errors import ConfigurationError
 from cohort.loading.tasks import TASKS
 
@@ -127,6 +128,7 @@ class RunConfig:
     """A whole configuration file."""
 
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    select: SelectRules = field(default_factory=SelectRules)
     convert: ConvertConfig = field(default_factory=ConvertConfig)
     segment: SegmentConfig = field(default_factory=SegmentConfig)
     load: LoadConfig = field(default_factory=LoadConfig)

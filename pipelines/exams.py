@@ -6,9 +6,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
+from cohort.archive.candidates import STANDARD_RULES, SelectRules
 from cohort.archive.demographics import Demographics, SubjectTable, exam_demographics
-from cohort.archive.select import Selection, select_series
+from cohort.archive.select import Choice, Selection, select_series
 from cohort.rows import FileRow, QualityRow
 from cohort.store.layout import exam_store_path, label_store_path, measure_path
 from pipelines.fingerprint import fingerprint
@@ -27,14 +29,21 @@ class Exam:
     flags: tuple[QualityRow, ...]
     """Of demographics."""
     sagittal: tuple[FileRow, ...]
+    """Rows of the chosen part: slices or frames that conversion reads, truncated ones too, because it says what became
+    of each."""
     axial: tuple[FileRow, ...]
     vendor: str | None
     field_t: float | None
 
     @property
     def chosen(self) -> tuple[FileRow, ...]:
-        """Files of both chosen series."""
+        """Rows of both chosen parts."""
         return (*self.sagittal, *self.axial)
+
+    @property
+    def axial_weighting(self) -> str | None:
+        """Weighting of the axial images: t1; t2 where the rules accept it."""
+        return self.selection.axial.weighting if self.selection.axial else None
 
 
 @dataclass(frozen=True)
@@ -48,18 +57,24 @@ class Artefacts:
     tasks: tuple[str, ...]
 
 
-def group_exams(rows: Iterable[FileRow], subjects: SubjectTable | None) -> list[Exam]:
+NO_PART_OF_AN_EXAM: Final = frozenset(("container", "not_mr", "not_an_image"))
+"""Reasons of files that say nothing on an MR exam: they stay in the file index alone."""
+
+
+def group_exams(
+    rows: Iterable[FileRow], subjects: SubjectTable | None, rules: SelectRules = STANDARD_RULES
+) -> list[Exam]:
     """Exams in the order of their pseudonyms. Files without an exam stay in the file index alone."""
     groups: defaultdict[str, list[FileRow]] = defaultdict(list)
     for row in rows:
-        if row.exam_id and row.reason not in ("not_mr", "not_an_image"):
+        if row.exam_id and row.reason not in NO_PART_OF_AN_EXAM:
             groups[row.exam_id].append(row)
-    return [_exam(exam_id, groups[exam_id], subjects) for exam_id in sorted(groups)]
+    return [_exam(exam_id, groups[exam_id], subjects, rules) for exam_id in sorted(groups)]
 
 
-def _exam(exam_id: str, rows: Sequence[FileRow], subjects: SubjectTable | None) -> Exam:
-    rows = sorted(rows, key=lambda row: row.file_id)
-    selection = select_series(rows)
+def _exam(exam_id: str, rows: Sequence[FileRow], subjects: SubjectTable | None, rules: SelectRules) -> Exam:
+    rows = sorted(rows, key=lambda row: (row.file_id, -1 if row.frame is None else row.frame))
+    selection = select_series(rows, rules)
     demographics, flags = exam_demographics(rows, subjects)
     return Exam(
         exam_id=exam_id,
@@ -67,16 +82,15 @@ def _exam(exam_id: str, rows: Sequence[FileRow], subjects: SubjectTable | None) 
         selection=selection,
         demographics=demographics,
         flags=tuple(flags),
-        sagittal=_files(rows, selection.sagittal_series_id),
-        axial=_files(rows, selection.axial_series_id),
+        sagittal=_rows(selection.sagittal),
+        axial=_rows(selection.axial),
         vendor=next((row.vendor for row in rows if row.vendor), None),
         field_t=next((row.field_t for row in rows if row.field_t), None),
     )
 
 
-def _files(rows: Sequence[FileRow], series_id: str | None) -> tuple[FileRow, ...]:
-    """Files of a chosen series; truncated ones too, because conversion says what became of each."""
-    return tuple(row for row in rows if series_id and row.series_id == series_id and row.reason in (None, "truncated"))
+def _rows(choice: Choice | None) -> tuple[FileRow, ...]:
+    return choice.rows if choice else ()
 
 
 @dataclass(frozen=True)
@@ -109,11 +123,12 @@ class ExamPlan:
 
 
 def plan_exam(exam: Exam, artefacts: Artefacts) -> ExamPlan:
-    """Chain the fingerprints: convert depends on files alone, load alone on demographics, tasks and base models."""
-    inputs = {
-        "sagittal": sorted([row.instance_id, row.content_sha256] for row in exam.sagittal),
-        "axial": sorted([row.instance_id, row.content_sha256] for row in exam.axial),
-    }
+    """Chain the fingerprints: convert depends on the chosen images alone, load alone on demographics, tasks and base
+    models.
+
+    Rules of the selection count through the images that they choose: a rule that changes no choice redoes nothing.
+    """
+    inputs = {"sagittal": _images(exam.sagittal), "axial": _images(exam.axial), "axial_weighting": exam.axial_weighting}
     convert = fingerprint("convert", inputs=inputs)
     segment = fingerprint("segment", upstream=[convert], artefacts=artefacts.weights)
     measure = fingerprint("measure", upstream=[segment])
@@ -126,3 +141,10 @@ def plan_exam(exam: Exam, artefacts: Artefacts) -> ExamPlan:
         artefacts={"base_model": artefacts.base_models[sex]} if sex else {},
     )
     return ExamPlan(exam, convert, segment, measure, load)
+
+
+def _images(rows: Iterable[FileRow]) -> list[list[str | int]]:
+    """SOP instance, frame (-1 in a single-frame file) and file content of each image, in an order of their own."""
+    return sorted(
+        [row.instance_id or "", -1 if row.frame is None else row.frame, row.content_sha256 or ""] for row in rows
+    )

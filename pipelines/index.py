@@ -1,92 +1,243 @@
-"""Keep the file index up to date: read the headers of new files, hash the files of chosen series."""
+"""Keep the file index up to date: read the headers of new files, hash the files of chosen series.
+
+An archive of a million unchanged files is listed and compared in columns of numbers and pseudonyms; objects are made
+only of what is read or asked for.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import sys
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Final
 
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from cohort.archive.listing import FoundFile, list_files
+from cohort.archive.pseudonym import Pseudonyms
+from cohort.archive.source import FileSource
+from cohort.errors import ConfigurationError
 from cohort.rows import FileRow
-from cohort.tables.buckets import read_objects
+from cohort.tables.buckets import bucket_files, read_objects
 from cohort.tables.commit import commit
 from pipelines.exams import Exam
 from pipelines.job import Job, Workers
 from pipelines.outcome import Outcome, WorkItem
-from pipelines.scan import (
-    SCAN_STAGES,
-    HashTask,
-    Listing,
-    file_rows,
-    list_archive,
-    one_by_one,
-    scan_items,
-    unreadable_row,
-)
-from pipelines.window import run_window
+from pipelines.scan import SCAN_STAGES, HashTask, file_rows, one_by_one, scan_items, unread_row
+from pipelines.window import Executor, run_window
+
+Integers = npt.NDArray[np.int64]
+COMPARED: Final = ("file_id", "container_id", "size_bytes", "mtime_ns", "reason")
+"""Columns that tell what must be read."""
+FAILED_READING: Final = ("unreadable", "timed_out")
+"""Reasons that another day may mend without changing the file: permissions, a disk, a busy machine."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class Listing:
+    """Files of the archive as its directories show them."""
+
+    relative: list[str]
+    """Paths below the archive root; in memory alone."""
+    file_ids: npt.NDArray[np.bytes_]
+    size_bytes: Integers
+    mtime_ns: Integers
+
+    def files(self, positions: Integers) -> Iterator[FoundFile]:
+        """Some of the files."""
+        for k in positions:
+            yield self.relative[k], int(self.size_bytes[k]), int(self.mtime_ns[k])
+
+
+@dataclass(frozen=True, eq=False)
+class Changes:
+    """What distinguishes a listing from the file index."""
+
+    to_read: Integers
+    """Positions in the listing of new and changed files."""
+    outdated: set[str]
+    """file_id of what leaves the index: files that are gone, and members of a .zip that is gone or has changed."""
+
+
+@dataclass(frozen=True, eq=False)
 class FileIndex:
     """All files of the archive today."""
 
-    rows: list[FileRow]
-    relative: dict[str, str]
-    """file_id -> path below the archive; in memory alone."""
+    store: Path
+    listing: Listing
     n_read: int
-    """Headers read in this run."""
+    """Files on disk whose headers were read in this run."""
+
+    @cached_property
+    def rows(self) -> list[FileRow]:
+        """Rows of all files, members and frames, as they were when this was first asked for."""
+        return read_objects(self.store, "files")
+
+    @cached_property
+    def n_files(self) -> int:
+        """Files on disk, and members of compressed archives; frames do not count."""
+        return int(pc.count_distinct(index_columns(self.store, "file_id")["file_id"]).as_py())
+
+    def unusable_files(self) -> dict[str, int]:
+        """Reason code -> files, most frequent first; a .zip is none of them, its members may be."""
+        table = index_columns(self.store, "file_id", "reason")
+        table = table.filter(pc.and_(pc.is_valid(table["reason"]), pc.not_equal(table["reason"], "container")))
+        counts = table.group_by("reason").aggregate([("file_id", "count_distinct")])
+        counts = counts.sort_by([("file_id_count_distinct", "descending"), ("reason", "ascending")])
+        return dict(zip(counts["reason"].to_pylist(), counts["file_id_count_distinct"].to_pylist(), strict=True))
+
+    def source_of(self, row: FileRow) -> FileSource:
+        """Where the bytes of a row's file are."""
+        on_disk = row.container_id or row.file_id
+        return FileSource(self._relative[on_disk.encode()], row.member)
+
+    @cached_property
+    def _relative(self) -> dict[bytes, str]:
+        """file_id -> path below the archive root; in memory alone."""
+        return dict(zip(self.listing.file_ids.tolist(), self.listing.relative, strict=True))
 
 
-def update_index(job: Job, workers: Workers) -> FileIndex:
-    """Walk the archive, read what is new or changed, forget what is gone, and commit the difference."""
-    known: list[FileRow] = read_objects(job.store, "files")
-    listing = list_archive(job.archive, job.pseudonyms, known)
-    job.progress.note(f"{len(listing.relative)} files in the archive, {len(listing.to_read)} new or changed")
-    new = _read_headers(job, workers, listing) if listing.to_read else []
-    vanished = {(row.file_id,) for row in known if row.file_id not in listing.relative}
-    if new or vanished:
-        commit(job.store, job.run_id, {"files": new}, touched={"files": vanished})
-    return FileIndex([*listing.unchanged, *new], listing.relative, len(listing.to_read))
+def index_columns(store: Path, *names: str) -> pa.Table:
+    """Some columns of the file index."""
+    return pa.concat_tables([pq.ParquetFile(path).read(list(names)) for path in bucket_files(store, "files")])
 
 
-def _read_headers(job: Job, workers: Workers, listing: Listing) -> list[FileRow]:
-    """Rows of the files to read. A group whose reader died is read again file by file, to blame the right one."""
-    items = {item.exam_id: item for item in scan_items(job.archive, job.key_file, listing.to_read)}
+def update_index(job: Job, workers: Workers, *, retry_failed: bool = False) -> FileIndex:
+    """List the archive, read what is new or changed, forget what is gone, and commit the difference.
+
+    Parameters
+    ----------
+    retry_failed : read unchanged files again that could not be read
+    """
+    listing = list_archive(job.archive, job.pseudonyms)
+    known = index_columns(job.store, *COMPARED)
+    changes = compare(listing, known, retry=FAILED_READING if retry_failed else ())
+    n_read = len(changes.to_read)
+    job.progress.note(f"{len(listing.relative)} files in the archive, {n_read} new or changed")
+    new: list[FileRow] = []
+    if n_read:
+        items = scan_items(job.archive, job.key_file, listing.files(changes.to_read))
+        new = read_headers(items, workers.executor(), job.pseudonyms)
+    if new or changes.outdated:
+        commit(job.store, job.run_id, {"files": new}, touched={"files": {(one,) for one in changes.outdated}})
+    return FileIndex(job.store, listing, n_read)
+
+
+def list_archive(archive: Path, pseudonyms: Pseudonyms) -> Listing:
+    """List all files of the archive.
+
+    Raises
+    ------
+    ConfigurationError
+        if the archive is not a directory
+    """
+    if not archive.is_dir():
+        raise ConfigurationError("the archive is not a directory that can be read")
+    found = list(list_files(archive))
+    relative = [path for path, _, _ in found]
+    return Listing(
+        relative=relative,
+        file_ids=pseudonyms.file_ids(relative),
+        size_bytes=np.fromiter((size for _, size, _ in found), np.int64, len(found)),
+        mtime_ns=np.fromiter((_within_int64(mtime) for _, _, mtime in found), np.int64, len(found)),
+    )
+
+
+def _within_int64(mtime_ns: int) -> int:
+    """File systems also hold times before 1677 and after 2262, most of them by mistake."""
+    return max(-sys.maxsize, min(mtime_ns, sys.maxsize))
+
+
+def compare(listing: Listing, known: pa.Table, *, retry: Collection[str] = ()) -> Changes:
+    """Compare size and modification time of the files on disk with the file index.
+
+    Parameters
+    ----------
+    known : columns `COMPARED` of the index
+    retry : reasons of files that are read again although they have not changed
+    """
+    listed = pa.array(listing.file_ids).cast(pa.string())
+    on_disk = known.filter(pc.is_null(known["container_id"])).combine_chunks()
+    before = pc.fill_null(pc.index_in(listed, value_set=on_disk["file_id"]), -1).to_numpy()
+    unchanged = before >= 0
+    for now, column in ((listing.size_bytes, "size_bytes"), (listing.mtime_ns, "mtime_ns")):
+        then = on_disk[column].to_numpy()
+        unchanged[unchanged] = then[before[unchanged]] == now[unchanged]
+    failed = pc.is_in(on_disk["reason"], value_set=pa.array(retry, pa.string())).to_numpy()
+    unchanged[unchanged] = ~failed[before[unchanged]]
+    to_read = np.flatnonzero(~unchanged)
+    gone = on_disk["file_id"].filter(pc.invert(pc.is_in(on_disk["file_id"], value_set=listed))).to_pylist()
+    opened = pa.array([*gone, *listed.take(pa.array(to_read)).to_pylist()], pa.string())
+    members = known["file_id"].filter(pc.is_in(known["container_id"], value_set=opened))
+    return Changes(to_read, {*gone, *members.to_pylist()})
+
+
+def read_headers(items: Sequence[WorkItem], executor: Executor, pseudonyms: Pseudonyms) -> list[FileRow]:
+    """Rows of files to read. A group whose reader died or hung is read again file by file, to blame the right one."""
+    by_id = {item.exam_id: item for item in items}
     rows: list[FileRow] = []
 
     def on_outcome(outcome: Outcome) -> Iterator[WorkItem]:
-        item = items[outcome.exam_id]
+        item = by_id[outcome.exam_id]
         if outcome.status == "ok":
             rows.extend(file_rows(outcome))
         elif len(item.task.files) == 1:
-            rows.append(unreadable_row(item, job.pseudonyms))
+            rows.append(unread_row(item, outcome, pseudonyms))
         else:
             singles = one_by_one(item)
-            items.update({single.exam_id: single for single in singles})
+            by_id.update({single.exam_id: single for single in singles})
             yield from singles
 
-    run_window(list(items.values()), SCAN_STAGES, executor=workers.executor(), on_outcome=on_outcome)
+    run_window(items, SCAN_STAGES, executor=executor, on_outcome=on_outcome)
     return rows
 
 
 def with_hashes(job: Job, workers: Workers, index: FileIndex, exams: Sequence[Exam]) -> list[Exam]:
     """Exams whose chosen files all have their sha256; new hashes are committed to the index."""
-    missing = {exam.exam_id: [row for row in exam.chosen if row.content_sha256 is None] for exam in exams}
-    items = [
-        WorkItem(exam_id, "hash", "", HashTask(job.archive, tuple((index.relative[row.file_id], row) for row in rows)))
-        for exam_id, rows in missing.items()
-        if rows
-    ]
+    items = _hash_items(job, index, exams)
     if not items:
         return list(exams)
-    hashed: dict[str, FileRow] = {}
+    hashed: list[FileRow] = []
 
     def on_outcome(outcome: Outcome) -> tuple[WorkItem, ...]:
-        hashed.update({row.file_id: row for row in file_rows(outcome)})
+        hashed.extend(file_rows(outcome))
         return ()
 
     run_window(items, SCAN_STAGES, executor=workers.executor(), on_outcome=on_outcome)
-    commit(job.store, job.run_id, {"files": list(hashed.values())}, touched={})
+    commit(job.store, job.run_id, {"files": hashed}, touched={})
+    known = {(row.file_id, row.frame): row for row in hashed}
 
-    def updated(rows: Sequence[FileRow]) -> tuple[FileRow, ...]:
-        return tuple(hashed.get(row.file_id, row) for row in rows)
+    def updated(rows: Iterable[FileRow]) -> tuple[FileRow, ...]:
+        return tuple(known.get((row.file_id, row.frame), row) for row in rows)
 
     return [replace(exam, sagittal=updated(exam.sagittal), axial=updated(exam.axial)) for exam in exams]
+
+
+def _hash_items(job: Job, index: FileIndex, exams: Sequence[Exam]) -> list[WorkItem]:
+    """One item for each exam with files that have no hash; each file once, however many of its frames were chosen."""
+    missing = {exam.exam_id: {row.file_id for row in exam.chosen if row.content_sha256 is None} for exam in exams}
+    wanted = set().union(*missing.values())
+    rows_of: defaultdict[str, list[FileRow]] = defaultdict(list)
+    for row in index.rows if wanted else ():
+        if row.file_id in wanted:
+            rows_of[row.file_id].append(row)
+    return [
+        WorkItem(exam_id, "hash", "", HashTask(job.archive, tuple(_source_and_rows(index, rows_of, file_ids))))
+        for exam_id, file_ids in missing.items()
+        if file_ids
+    ]
+
+
+def _source_and_rows(
+    index: FileIndex, rows_of: dict[str, list[FileRow]], file_ids: Iterable[str]
+) -> Iterator[tuple[FileSource, tuple[FileRow, ...]]]:
+    for file_id in sorted(file_ids):
+        rows = tuple(rows_of[file_id])
+        yield index.source_of(rows[0]), rows

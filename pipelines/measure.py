@@ -42,6 +42,8 @@ def measure(item: WorkItem) -> Result:
     found = measure_exam(
         item.exam_id, _fullest_sagittal(labelled), [one for one in labelled if one.stack.plane == "axial"]
     )
+    if exam.attributes.get("axial_weighting") == "t2":
+        found = _with_doubtful_muscles(found)
     rows = measured_rows(found)
     target = measure_path(task.store, item.exam_id, item.fingerprint)
     write_rows(target, rows)
@@ -53,6 +55,20 @@ def measure(item: WorkItem) -> Result:
         status="ok" if found.status == "ok" else "flagged",
         reason=found.reason,
     )
+
+
+def _with_doubtful_muscles(found: Measurements) -> Measurements:
+    """Flag the muscles of T2 images: the network has learned T1, and lean tissue is told from fat otherwise."""
+    return dataclasses.replace(
+        found,
+        muscles=tuple(_doubtful(row) for row in found.muscles),
+        muscle_levels=tuple(_doubtful(row) for row in found.muscle_levels),
+    )
+
+
+def _doubtful(row: Any) -> Any:
+    status = "flagged" if row.status == "ok" else row.status
+    return dataclasses.replace(row, status=status, reasons="+".join(filter(None, (row.reasons, "t2_axial"))))
 
 
 def _fullest_sagittal(labelled: Sequence[LabelledStack]) -> LabelledStack | None:

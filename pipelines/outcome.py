@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from cohort.errors import RefusedError
+from cohort.errors import RefusedError, is_disk_full
 from cohort.reasons import REASONS
 from cohort.rows import LedgerRow
 from cohort.tables.buckets import Key
@@ -97,7 +97,8 @@ def failure(item: WorkItem, error: BaseException, *, seconds: float) -> Outcome:
     """Outcome of an exam whose stage raised: refused with its reason, or failed with the name of the exception."""
     if isinstance(error, RefusedError):
         return Outcome(item.exam_id, item.stage, item.fingerprint, "refused", round(seconds, 3), reason=error.reason)
-    return failed(item, type(error).__name__, seconds=seconds)
+    reason = "disk_full" if is_disk_full(error) else "internal_error"
+    return failed(item, type(error).__name__, seconds=seconds, reason=reason)
 
 
 def failed(item: WorkItem, error_type: str, *, seconds: float, reason: str = "internal_error") -> Outcome:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
 from cohort.rows import LedgerRow
 from cohort.tables.ledger import Ledger
 from pipelines.fingerprint import STAGES
+
+PASSING_REASONS: Final = frozenset(("disk_full",))
+"""Failures of the surroundings, not of the exam: the next run tries again."""
 
 
 @dataclass(frozen=True)
@@ -31,25 +35,18 @@ class Plan:
     """Refused or failed with this very fingerprint: not tried again until something changes."""
     blocked: tuple[Wanted, ...] = ()
     """A stage before it is settled, so there is nothing to work on."""
-    gone: tuple[str, ...] = ()
-    """Exams that are known but no longer wanted, sorted."""
 
 
 def make_plan(
     wanted: Iterable[Wanted],
     ledger: Ledger,
     *,
-    known_exams: Collection[str] = (),
     retry_failed: bool = False,
 ) -> Plan:
     """Compare wanted fingerprints with the latest attempts.
 
     A stage is done again when its fingerprint is new, or when a stage before it is done again. A failed fingerprint is
-    tried again only with `retry_failed`; a refused one never is.
-
-    Parameters
-    ----------
-    known_exams : exams of the `exams` table that are not marked gone, beside those of the ledger
+    tried again only with `retry_failed` or when it failed for one of `PASSING_REASONS`; a refused one never is.
     """
     exams: defaultdict[str, list[Wanted]] = defaultdict(list)
     for one in wanted:
@@ -60,8 +57,7 @@ def make_plan(
         for one in sorted(stages, key=lambda w: STAGES.index(w.stage)):
             standing = _standing(one, ledger.get((one.exam_id, one.stage)), before=standing, retry_failed=retry_failed)
             parts[standing].append(one)
-    gone = ({exam_id for exam_id, _ in ledger} | set(known_exams)) - exams.keys()
-    return Plan(**{name: tuple(part) for name, part in parts.items()}, gone=tuple(sorted(gone)))
+    return Plan(**{name: tuple(part) for name, part in parts.items()})
 
 
 def _standing(wanted: Wanted, last: LedgerRow | None, *, before: str, retry_failed: bool) -> str:
@@ -73,5 +69,5 @@ def _standing(wanted: Wanted, last: LedgerRow | None, *, before: str, retry_fail
     if last.status == "refused":
         return "settled"
     if last.status == "failed":
-        return "todo" if retry_failed else "settled"
+        return "todo" if retry_failed or last.reason in PASSING_REASONS else "settled"
     return "done"

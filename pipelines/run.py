@@ -12,18 +12,18 @@ from pathlib import Path
 from cohort import __version__
 from cohort.rows import ExamRow, RunRow
 from cohort.store.publish import sweep_temporary
-from cohort.tables.buckets import read_objects, remove_exams
 from cohort.tables.commit import commit
 from cohort.tables.ledger import read_ledger
 from pipelines.chain import Chain, chain_stages
 from pipelines.config import RunConfig, resolved_toml
-from pipelines.exams import group_exams, plan_exam
+from pipelines.exams import plan_exam
 from pipelines.index import FileIndex, update_index, with_hashes
 from pipelines.job import Job, Workers, prepare
 from pipelines.lock import only_run
 from pipelines.plan import make_plan
 from pipelines.progress import Progress
 from pipelines.summary import Summary, count_reasons, exam_row, update_exam_tables
+from pipelines.survey import archive_exams, withdraw
 from pipelines.window import run_window
 
 
@@ -53,20 +53,17 @@ def run(
         job = prepare(archive.resolve(), store.resolve(), config, subjects, progress)
         workers = Workers(job, resources)
         index = update_index(job, workers)
-        exams = with_hashes(job, workers, index, group_exams(index.rows, job.subjects))
+        exams = with_hashes(job, workers, index, archive_exams(job, index))
         plans = {exam.exam_id: plan_exam(exam, job.artefacts) for exam in exams if exam.sagittal}
         ledger = read_ledger(store)
-        known = [row.exam_id for row in read_objects(store, "exams") if row.status != "gone"]
         wanted = [one for plan in plans.values() for one in plan.wanted]
-        plan = make_plan(wanted, ledger, known_exams=known, retry_failed=retry_failed)
-        gone = sorted(set(plan.gone) - {exam.exam_id for exam in exams})
-        chain = Chain(job, plans, plan, ledger, index.relative)
+        plan = make_plan(wanted, ledger, retry_failed=retry_failed)
+        chain = Chain(job, plans, plan, ledger, index)
         if plan.todo:
             progress.plan(Counter(one.stage for one in plan.todo))
             run_window(chain.first_items(), chain_stages(job), executor=workers.executor(), on_outcome=chain.on_outcome)
         chain.flush()
-        if gone:
-            remove_exams(store, gone)
+        gone = withdraw(store, exams)
         rows = [exam_row(exam, plans.get(exam.exam_id), chain.ledger) for exam in exams]
         update_exam_tables(store, job.run_id, exams, rows, gone)
         return _finish(job, index, rows, chain, n_gone=len(gone))
@@ -81,7 +78,7 @@ def _finish(job: Job, index: FileIndex, rows: Sequence[ExamRow], chain: Chain, *
         seconds=round(time.time() - job.started, 2),
         version=__version__,
         device=job.device,
-        n_files=len(index.rows),
+        n_files=index.n_files,
         n_files_read=index.n_read,
         n_exams=len(rows),
         n_ok=statuses["ok"],
@@ -93,8 +90,7 @@ def _finish(job: Job, index: FileIndex, rows: Sequence[ExamRow], chain: Chain, *
         opensim_checked=chain.n_checked,
         opensim_max_difference=chain.largest_difference,
     )
-    unusable = dict(Counter(row.reason for row in index.rows if row.reason).most_common())
-    summary = Summary(run_row, count_reasons(rows), unusable, job.store)
+    summary = Summary(run_row, count_reasons(rows), index.unusable_files(), job.store)
     commit(job.store, job.run_id, {"runs": [run_row]}, touched={})
     folder = job.store / "runs" / job.run_id
     folder.mkdir(parents=True, exist_ok=True)

@@ -2,40 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Final
 
-from cohort.archive.pixels import content_sha256
+from cohort.archive.listing import FoundFile
 from cohort.archive.pseudonym import Pseudonyms, load_or_create_key
-from cohort.archive.scan import list_files, read_file_row
-from cohort.errors import ConfigurationError
+from cohort.archive.scan import read_file_rows
+from cohort.archive.source import FileSource, open_source
+from cohort.errors import RefusedError
 from cohort.rows import FileRow
 from pipelines.outcome import Outcome, Result, WorkItem, each
 from pipelines.window import Stage
 
-FILES_PER_TASK = 400
-"""Headers of one task; at some 1,000 headers a second a task stays below a second on a warm disk."""
+FILES_PER_TASK: Final = 400
+"""Headers of one task; at some 2,000 headers a second a task stays below a second on a warm disk."""
+BYTES_PER_TASK: Final = 2**28
+"""Size of the files of one task, because a .zip is read whole. A larger file is a task of its own."""
+TIME_LIMIT_S: Final = 300.0
+"""For a task of these sizes, or for one of its files when they are read one by one to find the one that hangs."""
+LARGE_FILE_TIME_LIMIT_S: Final = 3600.0
+"""For a file above BYTES_PER_TASK, and for hashing all files of an exam."""
 
-
-@dataclass(frozen=True)
-class FoundFile:
-    """A file as the directory shows it."""
-
-    relative: str
-    size_bytes: int
-    mtime_ns: int
-
-
-@dataclass(frozen=True)
-class Listing:
-    """All files of the archive: what is known already, and what must be opened."""
-
-    relative: dict[str, str]
-    """file_id -> path below the archive; kept in memory alone."""
-    unchanged: list[FileRow]
-    to_read: list[FoundFile]
+SCAN_FINGERPRINT = ""
+"""Scanning is decided by size and modification time, not by a fingerprint."""
 
 
 @dataclass(frozen=True)
@@ -52,63 +45,52 @@ class HashTask:
     """Files to read whole."""
 
     archive: Path
-    files: tuple[tuple[str, FileRow], ...]
-    """Path below the archive, and its row."""
+    files: tuple[tuple[FileSource, tuple[FileRow, ...]], ...]
+    """Each with all its rows: those of a multi-frame file are replaced together."""
 
 
-SCAN_FINGERPRINT = ""
-"""Scanning is decided by size and modification time, not by a fingerprint."""
-
-
-def list_archive(archive: Path, pseudonyms: Pseudonyms, known: Iterable[FileRow]) -> Listing:
-    """Walk the archive and compare size and modification time with the file index.
-
-    Raises
-    ------
-    ConfigurationError
-        if the archive is not a directory
-    """
-    if not archive.is_dir():
-        raise ConfigurationError("the archive is not a directory that can be read")
-    index = {row.file_id: row for row in known}
-    listing = Listing({}, [], [])
-    for relative, size, mtime in list_files(archive):
-        file_id = pseudonyms.file_id(relative)
-        listing.relative[file_id] = relative
-        row = index.get(file_id)
-        if row is not None and (row.size_bytes, row.mtime_ns) == (size, mtime):
-            listing.unchanged.append(row)
-        else:
-            listing.to_read.append(FoundFile(relative, size, mtime))
-    return listing
-
-
-def scan_items(archive: Path, key_file: Path, files: Sequence[FoundFile]) -> list[WorkItem]:
-    """Work items of some hundred files each."""
-    batches = [tuple(files[k : k + FILES_PER_TASK]) for k in range(0, len(files), FILES_PER_TASK)]
+def scan_items(archive: Path, key_file: Path, files: Iterable[FoundFile]) -> list[WorkItem]:
+    """Work items of some hundred files each, and one for each large file."""
     return [
-        WorkItem(f"files-{k}", "scan", SCAN_FINGERPRINT, ScanTask(archive, key_file, batch))
-        for k, batch in enumerate(batches)
+        WorkItem(f"files-{k}", _stage_of(group), SCAN_FINGERPRINT, ScanTask(archive, key_file, group))
+        for k, group in enumerate(_groups(files))
     ]
+
+
+def _groups(files: Iterable[FoundFile]) -> Iterator[tuple[FoundFile, ...]]:
+    group: list[FoundFile] = []
+    n_bytes = 0
+    for file in files:
+        if group and (len(group) == FILES_PER_TASK or n_bytes + file[1] > BYTES_PER_TASK):
+            yield tuple(group)
+            group, n_bytes = [], 0
+        group.append(file)
+        n_bytes += file[1]
+    if group:
+        yield tuple(group)
+
+
+def _stage_of(files: Sequence[FoundFile]) -> str:
+    return "scan" if sum(size for _, size, _ in files) <= BYTES_PER_TASK else "scan_large"
 
 
 def one_by_one(item: WorkItem) -> list[WorkItem]:
     """Split a failed item into its files, so that one file that kills its reader costs no other file."""
     task: ScanTask = item.task
     return [
-        WorkItem(f"{item.exam_id}-{k}", "scan", SCAN_FINGERPRINT, replace(task, files=(file,)))
+        WorkItem(f"{item.exam_id}-{k}", item.stage, SCAN_FINGERPRINT, replace(task, files=(file,)))
         for k, file in enumerate(task.files)
     ]
 
 
-def unreadable_row(item: WorkItem, pseudonyms: Pseudonyms) -> FileRow:
-    """Row of a file that ended the process that read it."""
-    (file,) = item.task.files
+def unread_row(item: WorkItem, outcome: Outcome, pseudonyms: Pseudonyms) -> FileRow:
+    """Row of a file that ended the process that read it, or that could not be read in time."""
+    ((relative, size_bytes, mtime_ns),) = item.task.files
     return FileRow(
-        file_id=pseudonyms.file_id(file.relative),
-        size_bytes=file.size_bytes,
-        mtime_ns=file.mtime_ns,
-        reason="unreadable",
+        file_id=pseudonyms.file_id(relative),
+        size_bytes=size_bytes,
+        mtime_ns=mtime_ns,
+        reason="timed_out" if outcome.reason == "timed_out" else "unreadable",
     )
 
 
@@ -121,29 +103,30 @@ def scan(item: WorkItem) -> Result:
     """Read the headers of one group of files."""
     task: ScanTask = item.task
     pseudonyms = _pseudonyms(task.key_file)
-    rows = [
-        read_file_row(task.archive, file.relative, file.size_bytes, file.mtime_ns, pseudonyms) for file in task.files
-    ]
+    rows = [row for file in task.files for row in read_file_rows(task.archive, *file, pseudonyms)]
     return Result(rows={"files": rows})
 
 
 def hash_files(item: WorkItem) -> Result:
-    """Add the sha256 of the content to the rows of one exam's chosen files; a vanished file keeps none."""
+    """Add the sha256 of the content to the rows of one exam's chosen files; what cannot be read keeps none."""
     task: HashTask = item.task
-    rows = [replace(row, content_sha256=_sha256(task.archive / relative)) for relative, row in task.files]
-    return Result(rows={"files": rows})
+    hashed = [(_sha256(task.archive, source), rows) for source, rows in task.files]
+    return Result(rows={"files": [replace(row, content_sha256=sha256) for sha256, rows in hashed for row in rows]})
 
 
-def _sha256(path: Path) -> str | None:
+def _sha256(archive: Path, source: FileSource) -> str | None:
+    """Hash of the uncompressed bytes, so that compressing a file anew changes nothing."""
     try:
-        return content_sha256(path)
-    except OSError:
+        with open_source(archive, source) as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except (OSError, RefusedError):
         return None
 
 
-SCAN_STAGES = (
-    Stage("scan", "CPU", partial(each, scan)),
-    Stage("hash", "CPU", partial(each, hash_files), batch_size=4),
+SCAN_STAGES: Final = (
+    Stage("scan", "CPU", partial(each, scan), time_limit_s=TIME_LIMIT_S),
+    Stage("scan_large", "CPU", partial(each, scan), time_limit_s=LARGE_FILE_TIME_LIMIT_S),
+    Stage("hash", "CPU", partial(each, hash_files), batch_size=4, time_limit_s=LARGE_FILE_TIME_LIMIT_S),
 )
 
 

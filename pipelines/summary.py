@@ -10,13 +10,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from cohort.archive.select import Choice
 from cohort.rows import ExamRow, QualityRow, RunRow
+from cohort.stacks import Plane
 from cohort.tables.buckets import Key, read_objects, row_key
 from cohort.tables.commit import commit
 from cohort.tables.ledger import Ledger
 from pipelines.exams import Exam, ExamPlan
 
-SEVERITY = ("ok", "flagged", "refused", "failed")
+SEVERITY = ("ok", "flagged", "pending", "refused", "failed")
 
 
 @dataclass(frozen=True)
@@ -43,45 +45,80 @@ class Summary:
 
 
 def exam_row(exam: Exam, plan: ExamPlan | None, ledger: Ledger) -> ExamRow:
-    """How an exam stands: the worst of its selection, its demographics and its stages."""
-    states = [("ok", None), *_selection_states(exam), *_stage_states(plan, ledger)]
+    """How an exam stands: the worst of its selection, its demographics and its stages.
+
+    It is `pending` if a stage has not been tried yet on what is wanted of it now.
+
+    Parameters
+    ----------
+    plan : None if nothing was chosen, or if the chosen files have not been hashed yet
+    """
+    states = [("ok", None), *_selection_states(exam), *_stage_states(exam, plan, ledger)]
     status, reason = max(states, key=lambda state: SEVERITY.index(state[0]))  # the first of the worst
-    demographics = exam.demographics
+    sagittal, axial = exam.selection.sagittal, exam.selection.axial
+    chosen = {row.plane: row for row in exam.selection.series if row.role}
     converted = ledger.get((exam.exam_id, "convert")) if plan else None
     return ExamRow(
         exam_id=exam.exam_id,
         subject_id=exam.subject_id,
         status=status,
         reason=reason,
-        sagittal_series_id=exam.selection.sagittal_series_id,
-        axial_series_id=exam.selection.axial_series_id,
-        **dataclasses.asdict(demographics),
+        **_choice_columns("sagittal", sagittal),
+        sagittal_reason=exam.selection.sagittal_reason,
+        **_choice_columns("axial", axial),
+        axial_weighting=exam.axial_weighting,
+        axial_reason=exam.selection.axial_reason,
+        **dataclasses.asdict(exam.demographics),
         vendor=exam.vendor,
         field_t=exam.field_t,
-        n_sagittal_slices=len(exam.sagittal) or None,
-        n_axial_slices=len(exam.axial) or None,
-        n_axial_stacks=next((row.n_stacks for row in exam.selection.series if row.role == "axial_t1"), None),
+        n_sagittal_slices=chosen["sagittal"].n_slices if sagittal else None,
+        n_axial_slices=chosen["axial"].n_slices if axial else None,
+        n_axial_stacks=chosen["axial"].n_stacks if axial else None,
         store_path=converted.path if converted else None,
     )
 
 
+def _choice_columns(plane: Plane, choice: Choice | None) -> dict[str, Any]:
+    """Columns of the table `exams` that tell what was chosen and what came next."""
+    if choice is None:
+        return {}
+    return {
+        f"{plane}_series_id": choice.series_id,
+        f"{plane}_part": choice.part,
+        f"{plane}_score": choice.score,
+        f"{plane}_runner_up_id": choice.runner_up_id,
+        f"{plane}_runner_up_score": choice.runner_up_score,
+    }
+
+
 def _selection_states(exam: Exam) -> list[tuple[str, str | None]]:
-    states: list[tuple[str, str | None]] = []
-    if exam.selection.sagittal_series_id is None:
-        states.append(("refused", exam.selection.reason))
-    elif exam.selection.reason:
-        states.append(("flagged", exam.selection.reason))
+    """Without sagittal images there is no exam; all else that selection finds is flagged."""
+    states: list[tuple[str, str | None]] = [
+        ("refused" if flag.structure == "sagittal" else "flagged", flag.reason) for flag in _flags_of_choice(exam)
+    ]
     return states + [("flagged", flag.reason) for flag in exam.flags]
 
 
-def _stage_states(plan: ExamPlan | None, ledger: Ledger) -> list[tuple[str, str | None]]:
+def _flags_of_choice(exam: Exam) -> list[QualityRow]:
+    """Flags of selection, that of the sagittal plane first."""
+    t2 = "t2_axial" if exam.axial_weighting == "t2" else None
+    found = {"sagittal": exam.selection.sagittal_reason, "axial": exam.selection.axial_reason or t2}
+    return [
+        QualityRow(exam_id=exam.exam_id, stage="select", reason=reason, structure=plane)
+        for plane, reason in found.items()
+        if reason
+    ]
+
+
+def _stage_states(exam: Exam, plan: ExamPlan | None, ledger: Ledger) -> list[tuple[str, str | None]]:
     if plan is None:
-        return []
+        return [("pending", None)] if exam.selection.sagittal else []
     attempts = [ledger.get((one.exam_id, one.stage)) for one in plan.wanted]
     current = [
         row for row, one in zip(attempts, plan.wanted, strict=True) if row and row.fingerprint == one.fingerprint
     ]
-    return [(row.status, row.reason) for row in current]
+    untried: list[tuple[str, str | None]] = [("pending", None)] * (len(current) < len(attempts))
+    return [(row.status, row.reason) for row in current] + untried
 
 
 def update_exam_tables(
@@ -111,10 +148,7 @@ def update_exam_tables(
 
 
 def _selection_flags(exam: Exam) -> list[QualityRow]:
-    flags = list(exam.flags)
-    if exam.selection.reason:
-        flags.append(QualityRow(exam_id=exam.exam_id, stage="select", reason=exam.selection.reason))
-    return flags
+    return [*exam.flags, *_flags_of_choice(exam)]
 
 
 def _selection_part(table: str, rows: Iterable[Any]) -> list[Any]:

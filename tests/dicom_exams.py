@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -12,11 +13,18 @@ from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
+from cohort.archive.source import FileSource, ImageSource
+
 SAGITTAL = (0.0, 1.0, 0.0, 0.0, 0.0, -1.0)
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 STUDY = "1.2.826.0.1.3680043.8.498.1"
 FRAME = "1.2.826.0.1.3680043.8.498.2"
 SPIN_ECHO: dict[str, Any] = {"ScanningSequence": "SE", "RepetitionTime": "550", "EchoTime": "11"}
+
+
+def sources(archive: Path, paths: Iterable[Path]) -> list[ImageSource]:
+    """Single-frame files below an archive as conversion is given them."""
+    return [ImageSource(FileSource(path.relative_to(archive).as_posix())) for path in paths]
 
 
 def decimal(value: float) -> str:

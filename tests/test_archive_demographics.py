@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,30 @@ def test_implausible_values_are_dropped_and_reported_not_repaired() -> None:
     assert len(flags) == 3
 
 
+def test_centimetres_and_typing_errors_are_refused_with_the_value_that_was_found() -> None:
+    found, flags = exam_demographics([row(height_m=176.0, weight_kg=780.0)])
+    assert (found.height_m, found.weight_kg) == (None, None)
+    assert [(flag.structure, flag.value) for flag in flags] == [("height_m", 176.0), ("weight_kg", 780.0)]
+    found, flags = exam_demographics([row(height_m=17.6), row(height_m=1.76)])
+    assert found.height_m == 1.76
+    assert [(flag.reason, flag.value) for flag in flags] == [("implausible_demographics", 17.6)]
+
+
+def test_nought_leaves_a_trace_unless_another_file_knows_better() -> None:
+    found, flags = exam_demographics([row(height_m=0.0, weight_kg=0.0)] * 3)
+    assert (found.height_m, found.weight_kg) == (None, None)
+    assert [(flag.reason, flag.structure, flag.value, flag.limit) for flag in flags] == [
+        ("implausible_demographics", "height_m", 0.0, 1.2),
+        ("implausible_demographics", "weight_kg", 0.0, 30.0),
+    ]
+    found, flags = exam_demographics([row(weight_kg=0.0), row(weight_kg=71.0)])
+    assert (found.weight_kg, flags) == (71.0, [])
+
+
+def test_newborns_age_is_a_value() -> None:
+    assert exam_demographics([row(age_years=0.0)])[0].age_years == 0.0
+
+
 def test_contradicting_files_are_reported() -> None:
     found, flags = exam_demographics(
         [row(sex="F", height_m=1.6, weight_kg=70), row(sex="M", height_m=1.8, weight_kg=70)]
@@ -65,6 +90,59 @@ def test_table_overrides_the_files(tmp_path: Path, line: str) -> None:
     found, flags = exam_demographics([row(sex="M", height_m=175.0, weight_kg=82.0)], read_subjects(path, PSEUDONYMS))
     assert found == Demographics("M", "subjects", 90.0, "subjects", 1.81, "subjects", 82.0, "dicom")
     assert flags == []
+
+
+def test_patient_of_an_issuer_is_not_that_of_another(tmp_path: Path) -> None:
+    path = tmp_path / "subjects.csv"
+    path.write_text("patient_id,issuer_of_patient_id,weight_kg\n0042,NORTH,61\n0042,SOUTH,62\n0042,,63\n")
+    table = read_subjects(path, PSEUDONYMS)
+    for issuer, weight in (("NORTH", 61.0), ("SOUTH", 62.0), ("", 63.0)):
+        one = replace(row(), subject_id=PSEUDONYMS.subject_id("0042", issuer))
+        assert exam_demographics([one], table)[0].weight_kg == weight
+    assert table.n_unmatched([row()]) == 2
+
+
+def test_line_for_the_exam_counts_though_some_files_lack_the_accession_number(tmp_path: Path) -> None:
+    path = tmp_path / "subjects.csv"
+    path.write_text("patient_id,accession_number,weight_kg\n0042,,60\n,A-7,66\n")
+    rows = [row(), replace(row(), accession_id=None)]
+    found, flags = exam_demographics(rows, read_subjects(path, PSEUDONYMS))
+    assert (found.weight_kg, flags) == (66.0, [])
+
+
+@pytest.mark.parametrize(
+    ("column", "in_file", "in_table"), [("age_years", 45, 52), ("height_m", 1.6, 1.78), ("weight_kg", 60, 95)]
+)
+def test_table_that_cannot_speak_of_the_same_person_is_reported(
+    tmp_path: Path, column: str, in_file: float, in_table: float
+) -> None:
+    path = tmp_path / "subjects.csv"
+    path.write_text(f"patient_id,{column}\n0042,{in_table}\n")
+    found, flags = exam_demographics([row(**{column: in_file})], read_subjects(path, PSEUDONYMS))
+    assert (getattr(found, column), flags[0].reason, flags[0].structure) == (
+        in_table,
+        "conflicting_demographics",
+        column,
+    )
+
+
+def test_identifiers_that_pandas_made_numbers_are_still_found(tmp_path: Path) -> None:
+    path = tmp_path / "subjects.parquet"
+    pd.DataFrame(
+        {"patient_id": [4711.0, None], "study_instance_uid": [None, "1.2.9"], "weight_kg": [70.0, 80.0]}
+    ).to_parquet(path)
+    one = replace(row(), subject_id=PSEUDONYMS.subject_id("4711"))
+    table = read_subjects(path, PSEUDONYMS)
+    assert exam_demographics([one], table)[0].weight_kg == 70.0
+    assert table.n_unmatched([one]) == 1
+
+
+@pytest.mark.parametrize("name", ["none.csv", "none.parquet", "latin.csv", "text.parquet"])
+def test_table_that_cannot_be_read_is_an_error_of_the_configuration(tmp_path: Path, name: str) -> None:
+    if not name.startswith("none"):
+        (tmp_path / name).write_bytes("patient_id,sex\nM\xfcller,F\n".encode("latin-1"))
+    with pytest.raises(ConfigurationError, match="subject table"):
+        read_subjects(tmp_path / name, PSEUDONYMS)
 
 
 def test_parquet_table_and_line_for_the_exam_before_line_for_the_patient(tmp_path: Path) -> None:

@@ -61,3 +61,12 @@ def test_pseudonyms_are_stable_keyed_and_of_one_kind() -> None:
 def test_key_is_not_shown_and_undecodable_names_are_hashed() -> None:
     assert "key" not in repr(PSEUDONYMS)
     assert PSEUDONYMS.file_id(os.fsdecode(b"\xe9")) != PSEUDONYMS.file_id("é")
+
+
+def test_many_paths_are_hashed_like_one() -> None:
+    paths = [os.fsdecode(b"\xe9"), "", "a" * 300, *(f"exam/{k}" for k in range(70_000))]
+    found = PSEUDONYMS.file_ids(paths)
+    assert len(found) == len(paths)
+    for k in (0, 1, 2, 3, 65_535, 65_536, 70_002):
+        assert found[k].decode() == PSEUDONYMS.file_id(paths[k])
+    assert len(PSEUDONYMS.file_ids([])) == 0

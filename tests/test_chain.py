@@ -7,8 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
+from cohort.archive.listing import list_files
 from cohort.archive.pseudonym import Pseudonyms
-from cohort.archive.scan import list_files, read_file_row
+from cohort.archive.scan import read_file_rows
+from cohort.archive.source import FileSource
 from cohort.loading.tasks import TASKS
 from cohort.stacks import ImageStack, LabelledStack
 from cohort.store.exam import read_exam
@@ -26,7 +28,7 @@ from models.phantom.exam import (
     true_vertebra_centroids,
 )
 from models.phantom.sampling import tissue_at, voxel_centres
-from pipelines.convert import ConvertTask, convert
+from pipelines.convert import ConvertTask, convert, image_sources
 from pipelines.exams import group_exams
 from pipelines.load import LoadTask, load
 from pipelines.measure import MeasureTask, measure, read_rows
@@ -79,12 +81,11 @@ def measured(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     key.write_bytes(bytes(32))
     key.chmod(0o600)
     pseudonyms = Pseudonyms(bytes(32))
-    files = {pseudonyms.file_id(relative): relative for relative, _, _ in list_files(archive)}
-    rows = [read_file_row(archive, relative, size, mtime, pseudonyms) for relative, size, mtime in list_files(archive)]
+    files = {pseudonyms.file_id(relative): FileSource(relative) for relative, _, _ in list_files(archive)}
+    rows = [row for listed in list_files(archive) for row in read_file_rows(archive, *listed, pseudonyms)]
     (found,) = group_exams(rows, None)
-    task = ConvertTask(
-        store, archive, key, *(tuple(files[r.file_id] for r in part) for part in (found.sagittal, found.axial)), {}
-    )
+    images = [image_sources(rows, lambda row: files[row.file_id]) for rows in (found.sagittal, found.axial)]
+    task = ConvertTask(store, archive, key, *images, {})
     converted = convert(WorkItem(found.exam_id, "convert", FINGERPRINT, task))
     stored = read_exam(store / converted.path)
     labels = store / "labels.zarr"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from cohort.archive.candidates import SelectRules
 from cohort.errors import ConfigurationError
 from pipelines.config import LoadConfig, RunConfig, read_config, resolved_toml
 
@@ -21,6 +22,7 @@ def test_no_file_and_an_empty_file_are_the_defaults(tmp_path: Path) -> None:
     assert RunConfig().load.opensim_sample == 0.01
     assert RunConfig().review.overlays is True
     assert RunConfig().cluster.device == "auto"
+    assert RunConfig().select == SelectRules(accept_t2_axial=False, accept_post_contrast=False, accept_in_phase=True)
 
 
 def test_key_file_is_in_the_users_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,6 +36,9 @@ def test_values_are_read_with_their_types(tmp_path: Path) -> None:
     workers = 3
     memory_limit = "4GiB"
     device = "cpu"
+    [select]
+    accept_t2_axial = true
+    accept_in_phase = false
     [segment]
     networks = { disc = "mine.json" }
     batch_slices = 8
@@ -47,6 +52,7 @@ def test_values_are_read_with_their_types(tmp_path: Path) -> None:
     """
     config = read_config(written(tmp_path, text))
     assert (config.cluster.workers, config.cluster.memory_limit, config.cluster.device) == (3, "4GiB", "cpu")
+    assert config.select == SelectRules(accept_t2_axial=True, accept_post_contrast=False, accept_in_phase=False)
     assert config.segment.networks == {
         "disc": str(tmp_path / "mine.json"),
         "vertebral_body": "vertebral_body",
@@ -61,8 +67,10 @@ def test_values_are_read_with_their_types(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[clutser]", r"unknown key 'clutser', did you mean 'cluster'\?; valid keys: cluster, convert"),
+        ("[clutser]", r"unknown key 'clutser', did you mean 'cluster'\?; valid keys: cluster, select, convert"),
         ("[cluster]\nworker = 2", r"unknown key 'worker' in \[cluster\], did you mean 'workers'\?"),
+        ("[select]\naccept_t2 = true", r"unknown key 'accept_t2' in \[select\], did you mean 'accept_t2_axial'\?"),
+        ("[select]\naccept_t2_axial = 'yes'", "select.accept_t2_axial must be true or false"),
         ("[segment.networks]\ndisk = 'x'", r"unknown key 'disk' in \[segment.networks\], did you mean 'disc'\?"),
         ("[load]\nqqq = 1", r"unknown key 'qqq' in \[load\]; valid keys: tasks, opensim_sample"),
         ("[cluster]\nworkers = '2'", "cluster.workers must be a whole number"),
@@ -94,7 +102,9 @@ def test_file_that_is_not_there(tmp_path: Path) -> None:
         read_config(tmp_path / "none.toml")
 
 
-@pytest.mark.parametrize("text", ["", "[cluster]\nworkers = 2\n[load]\ntasks = ['standing', 'flexion60_5kg']\n"])
+@pytest.mark.parametrize(
+    "text", ["", "[cluster]\nworkers = 2\n[select]\naccept_t2_axial = true\n[load]\ntasks = ['standing']\n"]
+)
 def test_resolved_file_gives_the_same_configuration(tmp_path: Path, text: str) -> None:
     config = read_config(written(tmp_path, text))
     assert read_config(written(tmp_path, resolved_toml(config))) == config

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pipelines.fingerprint import STAGE_VERSIONS, STAGES, canonical_json, fingerprint, later_stages
 
 GOLDEN = {
-    "convert": "5da9c172acafb1381ee92d97d905e9414a8b56255ec2035edaf060051c074335",
+    "convert": "f04d7c2e6ab75f3640c07e52ac018e2b18de2d8b7852450f33589f61c31d6e3c",
     "segment": "1e2a079d1a4fc7ccafd7fe2be5bdfdd7db28c7c24c5d75ec22f3092d3299039c",
     "measure": "9516a6721d84718e511522c7f659df3ca04d1619699d246ec6707706eeb5ec21",
     "load": "e8867fcc050e01c085668145063b11a83d1c9c99bdfc9284b41394d849a73c83",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 
@@ -91,15 +92,17 @@ def test_retry_tries_failed_but_not_refused_stages() -> None:
     assert stages(plan.settled) == ["convert"]
 
 
+def test_a_full_disk_is_tried_again_by_the_next_run() -> None:
+    rows = {
+        key: replace(row, reason="disk_full") if row.status == "failed" else row
+        for key, row in ledger("e1", {"convert": "ok", "segment": "failed"}).items()
+    }
+    assert stages(make_plan(wanted("e1"), rows).todo) == ["segment", "measure", "load"]
+
+
 def test_stage_below_a_repeated_one_is_repeated_even_if_its_row_is_there() -> None:
     rows = ledger("e1", {**ALL_OK, "convert": "failed"})
     assert stages(make_plan(wanted("e1"), rows, retry_failed=True).todo) == list(STAGES)
-
-
-def test_exams_that_left_the_archive_are_gone() -> None:
-    rows = ledger("e1", ALL_OK) | ledger("e3", ALL_OK)
-    plan = make_plan(wanted("e1"), rows, known_exams=["e1", "e2"])
-    assert plan.gone == ("e2", "e3")
 
 
 def test_order_of_wanted_stages_does_not_matter() -> None:

@@ -8,23 +8,29 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray
-from dicom_exams import AXIAL, FRAME, SAGITTAL, STUDY, write_block, write_slice
+from dicom_exams import AXIAL, FRAME, SAGITTAL, STUDY, sources, write_block, write_slice
+from pydicom import dcmread
 
+from cohort.archive.listing import list_files
 from cohort.archive.pseudonym import Pseudonyms
-from cohort.archive.scan import list_files, read_file_row
+from cohort.archive.scan import read_file_rows
 from cohort.archive.select import select_series
+from cohort.archive.source import FileSource, ImageSource
 from cohort.errors import RefusedError
 from cohort.rows import FileRow
 from cohort.stacks import ImageStack
 from cohort.store.convert import ConvertedExam, convert_exam
 from cohort.store.exam import read_exam
+from pipelines.convert import image_sources
 
 PSEUDONYMS = Pseudonyms(bytes(range(32)))
 EXAM = PSEUDONYMS.exam_id(STUDY)
 
 
 def convert(target: Path, sagittal: list[Path], axial: list[Path]) -> ConvertedExam:
-    return convert_exam(target, exam_id=EXAM, sagittal=sagittal, axial=axial, attributes={}, pseudonyms=PSEUDONYMS)
+    archive = Path(target.anchor)
+    images = {"sagittal": sources(archive, sagittal), "axial": sources(archive, axial)}
+    return convert_exam(target, archive=archive, exam_id=EXAM, attributes={}, pseudonyms=PSEUDONYMS, **images)
 
 
 def flags(converted: ConvertedExam) -> list[tuple[str, str | None, float | None]]:
@@ -158,6 +164,15 @@ def test_an_axial_series_that_cannot_be_read_is_left_out(tmp_path: Path) -> None
     assert flags(converted) == [("damaged_pixels", "axial", None)]
 
 
+def test_a_sagittal_series_that_falls_apart_is_flagged(tmp_path: Path) -> None:
+    sagittal = write_block(tmp_path / "sag", series="1.2.4", n=12)
+    for path in sagittal[5:8]:
+        path.unlink()
+    converted = convert(tmp_path / "exam.zarr", sagittal[:5] + sagittal[8:], [])
+    assert (converted.n_sagittal_slices, converted.n_sagittal_stacks) == (9, 2)
+    assert flags(converted) == [("several_sagittal_stacks", "sagittal", 1.0)]
+
+
 def test_copies_are_flagged(tmp_path: Path) -> None:
     sagittal = write_block(tmp_path / "sag", series="1.2.4", n=6)
     copy = tmp_path / "sag" / "copy.dcm"
@@ -165,6 +180,19 @@ def test_copies_are_flagged(tmp_path: Path) -> None:
     converted = convert(tmp_path / "exam.zarr", [*sagittal, copy], [])
     assert converted.n_sagittal_slices == 6
     assert flags(converted) == [("duplicate_slices", "sagittal", 1.0)]
+
+
+def test_compression_with_loss_and_uneven_spacing_are_flagged(tmp_path: Path) -> None:
+    sagittal = write_block(tmp_path / "sag", series="1.2.4", n=6)
+    for path in sagittal[:2]:
+        data_set = dcmread(path)
+        data_set.LossyImageCompression = "01"
+        data_set.ImagePositionPatient[0] += 1.3 if path == sagittal[1] else 0
+        data_set.save_as(path)
+    converted = convert(tmp_path / "exam.zarr", sagittal, [])
+    assert flags(converted) == [("uneven_spacing", "sagittal", 1.0), ("lossy_compression", "sagittal", 2.0)]
+    (stack,) = read_exam(tmp_path / "exam.zarr").stacks
+    np.testing.assert_allclose(np.diff(stack.geometry.slice_distance_mm), [2.7, 5.3, 4, 4, 4], atol=1e-9)
 
 
 def test_nothing_of_the_patient_is_in_the_store(tmp_path: Path) -> None:
@@ -186,17 +214,14 @@ def test_nothing_of_the_patient_is_in_the_store(tmp_path: Path) -> None:
     archive = tmp_path / "Zyxwvut Querida"
     write_block(archive / "sag", series="1.2.840.99.4", n=6, orientation=SAGITTAL, **secrets)
     write_block(archive / "ax", series="1.2.840.99.5", n=6, orientation=AXIAL, **secrets)
-    rows: dict[Path, FileRow] = {
-        archive / found[0]: read_file_row(archive, *found, PSEUDONYMS) for found in list_files(archive)
-    }
-    selection = select_series(list(rows.values()))
-    assert selection.reason is None
-    chosen = {
-        role: [path for path, row in rows.items() if row.series_id == series]
-        for role, series in (("sagittal", selection.sagittal_series_id), ("axial", selection.axial_series_id))
-    }
+    rows = {found[0]: read_file_rows(archive, *found, PSEUDONYMS) for found in list_files(archive)}
+    path_of = {row.file_id: archive / relative for relative, of_file in rows.items() for row in of_file}
+    selection = select_series([row for of_file in rows.values() for row in of_file])
+    assert selection.sagittal is not None
+    assert selection.axial is not None
     store = tmp_path / "store"
-    convert(store / "exam.zarr", chosen["sagittal"], chosen["axial"])
+    chosen = ([path_of[row.file_id] for row in choice.rows] for choice in (selection.sagittal, selection.axial))
+    convert(store / "exam.zarr", *chosen)
     written = b"\n".join(
         [repr(row).encode() for row in rows.values()]
         + [str(path.relative_to(store)).encode() + path.read_bytes() for path in store.rglob("*") if path.is_file()]
@@ -204,6 +229,17 @@ def test_nothing_of_the_patient_is_in_the_store(tmp_path: Path) -> None:
     planted = [*secrets.values(), STUDY, FRAME, "1.2.840.99", "Zyxwvut", "Querida", "-Qq", "Xylophone", "1962"]
     for secret in planted:
         assert secret.lower().encode() not in written, secret
+
+
+def test_rows_of_frames_become_one_source_per_file() -> None:
+    place = {"b": FileSource("b.dcm"), "z": FileSource("all.zip", 4), "e": FileSource("e.dcm")}
+    rows = [FileRow(file_id="b", size_bytes=1, mtime_ns=1)]
+    rows += [FileRow(file_id=file, frame=k, size_bytes=1, mtime_ns=1) for file, k in (("e", 3), ("z", 0), ("e", 1))]
+    assert image_sources(rows, lambda row: place[row.file_id]) == (
+        ImageSource(place["b"]),
+        ImageSource(place["e"], (1, 3)),
+        ImageSource(place["z"], (0,)),
+    )
 
 
 def test_the_real_exam(real_data: Path, tmp_path: Path) -> None:

@@ -3,14 +3,18 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import xarray
+import zarr
+from zarr.codecs import BloscCodec
 
 from cohort.errors import StoreError
 from cohort.geometry import StackGeometry
 from cohort.stacks import ImageStack, LabelledStack, Plane
+from cohort.store.arrays import MASK_CODEC, POSITION_AXES, VOXEL_AXES, write_array, write_group
 from cohort.store.exam import StoredExam, read_exam, write_exam
 from cohort.store.labels import read_labels, write_labels
 
@@ -56,10 +60,43 @@ def test_layout_on_disk(tmp_path: Path) -> None:
     assert image["chunk_grid"]["configuration"]["chunk_shape"] == [7, 20, 24] == image["shape"]
     codec = image["codecs"][-1]
     assert codec["name"] == "blosc"
-    wanted = {"cname": "zstd", "clevel": 3, "shuffle": "bitshuffle"}
+    wanted = {"cname": "lz4", "clevel": 5, "shuffle": "bitshuffle"}
     assert {key: codec["configuration"][key] for key in wanted} == wanted
     assert "consolidated_metadata" not in json.loads((path / "zarr.json").read_text())
     assert sum(file.is_file() for file in path.rglob("*")) == 1 + 2 + 3 * 5
+
+
+@pytest.mark.parametrize("values", [STACKS[0].image, STACKS[0].geometry.position_mm, np.zeros((2, 3, 4), np.uint8)])
+def test_documents_and_chunks_are_those_that_zarr_writes(tmp_path: Path, values: np.ndarray[Any, Any]) -> None:
+    axes = VOXEL_AXES if values.ndim == 3 else POSITION_AXES
+    write_group(tmp_path / "ours", {"number": 1.5, "text": None})
+    write_array(tmp_path / "ours" / "array", values, axes, MASK_CODEC)
+    root = zarr.create_group(tmp_path / "zarr", zarr_format=3, attributes={"number": 1.5, "text": None})
+    root.create_array(
+        "array",
+        data=values,
+        chunks=values.shape,
+        compressors=BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle", typesize=values.itemsize),
+        dimension_names=axes,
+        chunk_key_encoding={"name": "default", "separator": "."},
+        config={"write_empty_chunks": True},
+    )
+    written = {file.relative_to(tmp_path / "zarr") for file in (tmp_path / "zarr").rglob("*") if file.is_file()}
+    assert written == {file.relative_to(tmp_path / "ours") for file in (tmp_path / "ours").rglob("*") if file.is_file()}
+    ours = zarr.open_group(tmp_path / "ours", mode="r")
+    assert ours.metadata == root.metadata
+    assert ours["array"].metadata == root["array"].metadata
+    assert np.array_equal(ours["array"][...], values)
+
+
+def test_what_the_affine_does_not_say_is_said(tmp_path: Path) -> None:
+    write_exam(tmp_path / "exam.zarr", STACKS, ATTRIBUTES)
+    attributes = json.loads((tmp_path / "exam.zarr" / "sagittal" / "0" / "zarr.json").read_text())["attributes"]
+    geometry = STACKS[1].geometry
+    by_affine = np.array([(geometry.affine @ [k, 0, 0, 1])[:3] for k in range(geometry.n_slices)])
+    off = np.linalg.norm(by_affine - geometry.position_mm, axis=1).max()
+    assert attributes["affine_error_mm"] == pytest.approx(off, abs=1e-3)
+    assert off > 1
 
 
 def test_xarray_opens_it(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from cohort.errors import ConfigurationError
 from cohort.store import layout
 from cohort.store.publish import publishing, sweep_temporary
 
@@ -20,6 +21,31 @@ with publishing(Path(sys.argv[1])) as building:
     (building / "half").write_text("half")
     os.kill(os.getpid(), signal.SIGKILL)
 """
+
+WRITES_AN_EXAM = """
+import logging, sys
+from pathlib import Path
+import numpy as np
+from cohort.geometry import StackGeometry
+from cohort.stacks import ImageStack
+from cohort.store.exam import write_exam
+from pipelines.outcome import Result, WorkItem, guarded
+logging.disable()
+limit = int(sys.argv[2])
+if limit:
+    import resource
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+position = np.array([[4.0 * k, 0, 0] for k in range(5)])
+geometry = StackGeometry(position, np.array([0, 1.0, 0]), np.array([0, 0, -1.0]), (1.0, 1.0), (200, 200), 4.0)
+noise = np.random.default_rng(0).integers(0, 65536, (5, 200, 200), dtype=np.uint16)
+def write(item):
+    write_exam(Path(sys.argv[1]), [ImageStack("sagittal", k, noise, geometry, None) for k in range(2)], {})
+    return Result()
+outcome = guarded(write, WorkItem("exam", "convert", "fingerprint"))
+print(outcome.status, outcome.reason, outcome.error_type)
+"""
+ON_A_SMALL_DISK = 'mount -t tmpfs -o size=600k none "$0" && { "$1" -c "$2" "$0/exams/x.zarr" 0; ls -A "$0/exams"; }'
+"""Shell: what the child says, and what is visible where it published."""
 
 
 def test_a_directory_and_a_file_appear_as_a_whole(tmp_path: Path) -> None:
@@ -77,6 +103,45 @@ def test_a_killed_worker_leaves_nothing_visible(tmp_path: Path) -> None:
     assert sweep_temporary(tmp_path) == 0  # it might still be at work
     assert sweep_temporary(tmp_path, older_than_s=0) == 1
     assert list(target.parent.iterdir()) == []
+
+
+def test_a_file_size_limit_leaves_nothing_visible(tmp_path: Path) -> None:
+    pytest.importorskip("resource", reason="no limits of resources on this system")
+    target = tmp_path / "exams" / "x.zarr"
+    for limit, said, left in ((100_000, "failed disk_full OSError", []), (10_000_000, "ok None None", ["x.zarr"])):
+        command = [sys.executable, "-c", WRITES_AN_EXAM, str(target), str(limit)]
+        child = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert (child.stdout.strip(), child.stderr) == (said, "")
+        assert [path.name for path in target.parent.iterdir()] == left
+
+
+def test_a_full_disk_leaves_nothing_visible(tmp_path: Path) -> None:
+    """On a disk of 600 kB, in a mount namespace of the child's own: one stack fits, the second does not."""
+    unshare = ["unshare", "--user", "--map-root-user", "--mount"]
+    try:
+        subprocess.run([*unshare, "mount", "-t", "tmpfs", "none", str(tmp_path)], capture_output=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("a file system of its own cannot be mounted here")
+    command = [*unshare, "sh", "-c", ON_A_SMALL_DISK, str(tmp_path), sys.executable, WRITES_AN_EXAM]
+    child = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert (child.stdout, child.stderr) == ("failed disk_full OSError\n", "")
+
+
+def test_a_store_is_a_folder_or_a_file_url() -> None:
+    assert layout.store_path("relative/store") == Path("relative/store")
+    assert layout.store_path("/data/a b#c") == Path("/data/a b#c")
+    assert layout.store_path("file:///data/a%20b%23c") == Path("/data/a b#c")
+    assert layout.store_path("FILE://localhost/data") == Path("/data")
+
+
+@pytest.mark.parametrize(
+    "url", ["s3://bucket/key", "gs://b", "https://host/x", "file://host/x", "file:///x?y", "file://"]
+)
+def test_a_store_elsewhere_is_a_configuration_error(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="store") as caught:
+        layout.store_path(url)
+    assert "bucket" not in str(caught.value)
+    assert "host" not in str(caught.value)
 
 
 def test_layout(tmp_path: Path) -> None:

@@ -138,17 +138,17 @@ def test_row_outside_the_keys_is_refused(tmp_path: Path) -> None:
         replace_rows(tmp_path, "curvature", keys(["e1"]), [curvature("e2")])
 
 
-def test_files_without_exam_are_kept_by_file_id(tmp_path: Path) -> None:
+def test_files_follow_the_archive_and_not_their_exam(tmp_path: Path) -> None:
     rows = [FileRow(file_id=f"f{i}", size_bytes=1, mtime_ns=1, reason="not_dicom") for i in range(100)]
     rows += [FileRow(file_id="g1", size_bytes=1, mtime_ns=1, exam_id="e1")]
     replace_rows(tmp_path, "files", [(row.file_id,) for row in rows], rows)
     replace_rows(tmp_path, "files", [("f7",)], [])
     assert len(pandas_table(tmp_path, "files")) == 100
     remove_exams(tmp_path, ["e1"])
-    assert len(pandas_table(tmp_path, "files")) == 99
+    assert len(pandas_table(tmp_path, "files")) == 100
 
 
-def test_removed_exams_leave_every_table_but_exams(tmp_path: Path) -> None:
+def test_removed_exams_leave_every_table_of_results(tmp_path: Path) -> None:
     exam = ExamRow(exam_id="e1", subject_id="s", status="ok")
     rows = {
         "exams": [exam, replace(exam, exam_id="e2")],

@@ -1,6 +1,7 @@
 """Sex, age, height and weight of an exam: from its files, and from a table of subjects that overrides them.
 
-Values outside human range are dropped and reported, never repaired: 175 might be centimetres, or a typing error.
+Values outside human range are dropped and reported, never repaired: 175 might be centimetres, or a typing error. A 0
+is what scanners write for a height or weight that nobody entered: it is reported too, unless another file knows better.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from cohort.archive.describe import OLDEST_PLAUSIBLE_AGE_YEARS, coarse_age_years
 from cohort.archive.pseudonym import Pseudonyms
-from cohort.archive.scan import OLDEST_PLAUSIBLE_AGE_YEARS, coarse_age_years
 from cohort.errors import ConfigurationError
 from cohort.rows import FileRow, QualityRow
 
@@ -25,6 +26,8 @@ PLAUSIBLE: Final[dict[str, tuple[float, float]]] = {
 """Range of each value that is believed."""
 SAME_VALUE: Final[dict[str, float]] = {"age_years": 1.0, "height_m": 0.01, "weight_kg": 1.0}
 """Values of one exam that differ by no more are roundings of one another."""
+CONTRADICTION: Final[dict[str, float]] = {"age_years": 2.0, "height_m": 0.10, "weight_kg": 20.0}
+"""A table that differs from the files by more than rounding, shoes and some months explain: perhaps another person."""
 KEY_COLUMNS: Final = ("patient_id", "accession_number", "study_instance_uid")
 ISSUER_COLUMN: Final = "issuer_of_patient_id"
 VALUE_COLUMNS: Final = ("sex", "age_years", "height_m", "weight_kg")
@@ -56,13 +59,23 @@ class SubjectTable:
     values: Mapping[str, Mapping[str, frozenset[Any]]] = field(default_factory=dict)
     """Pseudonym of the exam, accession number or patient -> column -> all values of its lines."""
 
-    def known(self, row: FileRow, column: str) -> frozenset[Any]:
-        """Values of a column for the exam of a file; a line for the exam counts before one for the patient."""
-        for key in (row.exam_id, row.accession_id, row.subject_id):
-            found = self.values.get(key or "", {}).get(column)
-            if found:
-                return found
+    def known(self, rows: Sequence[FileRow], column: str) -> frozenset[Any]:
+        """Values of a column for an exam: of its own lines, else of its accession number's, else of its patient's."""
+        for keys in self._keys_of(rows):
+            found = [self.values.get(key, {}).get(column, frozenset()) for key in keys]
+            if any(found):
+                return frozenset[Any]().union(*found)
         return frozenset()
+
+    def n_unmatched(self, rows: Iterable[FileRow]) -> int:
+        """Keys of the table that no file has: they are not in the archive, or are written otherwise there."""
+        return len(self.values.keys() - {key for keys in self._keys_of(rows) for key in keys})
+
+    @staticmethod
+    def _keys_of(rows: Iterable[FileRow]) -> list[set[str]]:
+        """Pseudonyms of exams, of accession numbers and of patients: the finest first."""
+        keys = [(row.exam_id, row.accession_id, row.subject_id) for row in rows]
+        return [{key for key in kind if key} for kind in zip(*keys, strict=True)]
 
 
 def exam_demographics(
@@ -83,18 +96,32 @@ def exam_demographics(
     exam_id = next((row.exam_id for row in rows if row.exam_id), "")
     found: dict[str, Any] = {}
     for column in VALUE_COLUMNS:
-        in_table = frozenset[Any]().union(*(subjects.known(row, column) for row in rows)) if subjects else frozenset()
-        in_files = frozenset(value for row in rows if (value := getattr(row, column)) is not None)
-        if column == "sex":
-            in_files -= {"O"}
-            if in_table and in_files and in_table != in_files:
-                flags.append(_flag(exam_id, "conflicting_demographics", column))
+        in_table = subjects.known(rows, column) if subjects else frozenset()
+        in_files = _in_files(rows, column)
         for source, values in (("subjects", in_table), ("dicom", in_files)):
             value = _agreed(exam_id, column, values, flags)
             if value is not None:
                 found |= {column: value, f"{column.split('_')[0]}_source": source}
+                if source == "subjects" and _contradicts(column, value, in_files):
+                    flags.append(_flag(exam_id, "conflicting_demographics", column))
                 break
     return Demographics(**found), _without_repetition(flags)
+
+
+def _in_files(rows: Sequence[FileRow], column: str) -> frozenset[Any]:
+    """Values in the files. `O` is no sex that a spine model has; 0 counts only where no file has another value."""
+    values = frozenset(value for row in rows if (value := getattr(row, column)) is not None)
+    if column == "sex":
+        return values - {"O"}
+    return values - {0} or values
+
+
+def _contradicts(column: str, value: Any, in_files: frozenset[Any]) -> bool:
+    """Say if believable values of the files cannot be of the person that the table speaks of."""
+    if column == "sex":
+        return bool(in_files) and in_files != {value}
+    low, high = PLAUSIBLE[column]
+    return any(low <= other <= high and abs(other - value) > CONTRADICTION[column] for other in in_files)
 
 
 def _agreed(exam_id: str, column: str, values: frozenset[Any], flags: list[QualityRow]) -> Any:
@@ -139,9 +166,15 @@ def read_subjects(path: Path, pseudonyms: Pseudonyms) -> SubjectTable:
     Raises
     ------
     ConfigurationError
-        for unknown or missing columns, lines without identifier, and cells that are neither empty nor a value
+        for a file that cannot be read, unknown or missing columns, lines without identifier, and cells that are neither
+        empty nor a value
     """
-    lines = list(_parquet_lines(path) if path.suffix.lower() in (".parquet", ".pq") else _csv_lines(path))
+    try:
+        lines = list(_parquet_lines(path) if path.suffix.lower() in (".parquet", ".pq") else _csv_lines(path))
+    except OSError as error:
+        raise ConfigurationError(f"subject table: cannot be read: {error.strerror or 'damaged'}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ConfigurationError("subject table: not CSV in UTF-8") from error
     table: dict[str, dict[str, set[Any]]] = {}
     for number, line in enumerate(lines, start=1):
         columns = table.setdefault(_key(line, number, pseudonyms), {})
@@ -159,16 +192,28 @@ def _csv_lines(path: Path) -> Iterator[dict[str, str]]:
         reader = csv.DictReader(stream)
         _require_columns(reader.fieldnames or ())
         for line in reader:
-            yield {name: (cell or "").strip() for name, cell in line.items() if isinstance(name, str)}
+            yield {name: _text(cell) for name, cell in line.items() if isinstance(name, str)}
 
 
 def _parquet_lines(path: Path) -> Iterator[dict[str, str]]:
-    import pyarrow.parquet as pq  # only users of Parquet tables pay for it, not each scanning worker
+    import pyarrow as pa  # only users of Parquet tables pay for it, not each scanning worker
+    import pyarrow.parquet as pq
 
-    table = pq.read_table(path)
+    try:
+        table = pq.read_table(path)
+    except pa.ArrowInvalid as error:
+        raise ConfigurationError("subject table: not Parquet") from error
     _require_columns(table.column_names)
     for line in table.to_pylist():
-        yield {name: "" if cell is None else str(cell).strip() for name, cell in line.items()}
+        yield {name: _text(cell) for name, cell in line.items()}
+
+
+def _text(cell: object) -> str:
+    """Text of a cell, '' if it holds no value. Identifiers read as numbers lose the decimals that pandas gave them."""
+    if isinstance(cell, float) and cell.is_integer():
+        cell = int(cell)
+    text = "" if cell is None else str(cell).strip()
+    return "" if text.lower() in _MISSING else text
 
 
 def _require_columns(names: Iterable[str]) -> None:
@@ -193,7 +238,7 @@ def _key(line: Mapping[str, str], number: int, pseudonyms: Pseudonyms) -> str:
 
 def _value(column: str, cell: str, number: int) -> Any:
     """Value of a cell; None if it is empty. Cells are not quoted in errors: they may hold anything."""
-    if cell.lower() in _MISSING:
+    if not cell:
         return None
     if column == "sex":
         if cell.lower() not in _SEX_WORDS:

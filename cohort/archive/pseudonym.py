@@ -8,18 +8,30 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import hmac
 import os
 import secrets
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
+
+import numpy as np
+import numpy.typing as npt
 
 from cohort.errors import ConfigurationError
 
 KEY_BYTES: Final = 32
 PSEUDONYM_LENGTH: Final = 26
 """Characters of a pseudonym: 26 x 5 = 130 bits."""
+_ENCODED_BYTES: Final = 20
+"""Least number of bytes whose base32 has no padding and is long enough."""
+_ALPHABET: Final = np.frombuffer(b"abcdefghijklmnopqrstuvwxyz234567", np.uint8)
+_BLOCK_BYTES: Final = 64
+"""Of SHA-256."""
+_BLOCK_ROWS: Final = 2**16
+"""Digests encoded at once; their bits are taken apart, one a byte."""
+_FILE: Final = b"file\0"
 
 
 def load_or_create_key(path: Path, *, store: Path | None = None) -> bytes:
@@ -103,12 +115,42 @@ class Pseudonyms:
 
     def file_id(self, relative_path: str) -> str:
         """Pseudonym of a path below the archive root; names that are not UTF-8 are hashed by their bytes."""
-        return self._digest(b"file\0" + os.fsencode(relative_path))
+        return self._digest(_FILE + os.fsencode(relative_path))
+
+    def file_ids(self, relative_paths: Iterable[str]) -> npt.NDArray[np.bytes_]:
+        """[n] `file_id` of many paths as ASCII bytes, several times faster than one by one."""
+        digests = b"".join([self._mac(_FILE + os.fsencode(path)) for path in relative_paths])
+        rows = np.frombuffer(digests, np.uint8).reshape(-1, hashlib.sha256().digest_size)
+        blocks = [_base32(rows[k : k + _BLOCK_ROWS]) for k in range(0, len(rows), _BLOCK_ROWS)]
+        return np.concatenate(blocks) if blocks else np.empty(0, f"S{PSEUDONYM_LENGTH}")
 
     def _of(self, kind: str, *identifiers: str) -> str:
         parts = [kind, *(identifier.strip(" \0\t\r\n") for identifier in identifiers)]
         return self._digest("\0".join(parts).encode(errors="surrogateescape"))
 
     def _digest(self, message: bytes) -> str:
-        digest = hmac.new(self.key, message, hashlib.sha256).digest()
+        digest = self._mac(message)[:_ENCODED_BYTES]
         return base64.b32encode(digest).decode("ascii").lower()[:PSEUDONYM_LENGTH]
+
+    def _mac(self, message: bytes) -> bytes:
+        """HMAC-SHA256 of a message."""
+        inner, outer = (state.copy() for state in _key_states(self.key))
+        inner.update(message)
+        outer.update(inner.digest())
+        return outer.digest()
+
+
+@lru_cache(maxsize=4)
+def _key_states(key: bytes) -> tuple[hashlib._Hash, hashlib._Hash]:
+    """Inner and outer hash after the key (RFC 2104, 4): kept, they save two thirds of the time of `hmac.digest`."""
+    padded = (key if len(key) <= _BLOCK_BYTES else hashlib.sha256(key).digest()).ljust(_BLOCK_BYTES, b"\0")
+    inner, outer = (hashlib.sha256(bytes(byte ^ pad for byte in padded)) for pad in (0x36, 0x5C))
+    return inner, outer
+
+
+def _base32(digests: npt.NDArray[np.uint8]) -> npt.NDArray[np.bytes_]:
+    """[n] first characters of the base32 text of [n, bytes]."""
+    bits = np.unpackbits(digests[:, :_ENCODED_BYTES], axis=1)[:, : 5 * PSEUDONYM_LENGTH]
+    values = np.packbits(bits.reshape(-1, PSEUDONYM_LENGTH, 5), axis=2)[:, :, 0] >> 3
+    found: npt.NDArray[np.bytes_] = _ALPHABET[values].view(f"S{PSEUDONYM_LENGTH}")[:, 0]
+    return found

@@ -9,38 +9,68 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
+_BEFORE: Final = r"\b(?:sag|ax|axial|tra|cor|3d|s|e)?"
+_AFTER: Final = r"(?:w|wi)?(?:tse|fse|se|vibe|flair|space|dixon|sag|ax|tra|cor|fs|gd|km)?\b"
+_NOT_A_VERTEBRA: Final = r"(?! t?(?:[3-9]|1[0-2])\b)"
+"""T1 and T2 name thoracic vertebrae too: 'C7-T1', 'T1-T12'."""
+
 HINTS: Final[dict[str, str]] = {
-    "t1": r"\b(?:sag|ax|tra|cor)?t1w?(?:tse|fse|se|vibe|flair)?\b",
-    "t2": r"\b(?:sag|ax|tra|cor)?t2w?(?:tse|fse|se)?\b",
+    "t1": rf"(?<!c7 ){_BEFORE}t1{_AFTER}{_NOT_A_VERTEBRA}",
+    "t2": rf"{_BEFORE}t2{_AFTER}{_NOT_A_VERTEBRA}",
     "pd": r"\bpdw?\b|\bproton\b",
     "stir": r"stir\b|\btirm\b",
     "flair": r"flair|\bdark fluid\b",
-    "fatsat": r"fat ?sat|fat ?sup|\bfs\b|\bspai?r\b|\bsfs\b|\bchess\b|\bwe\b|water ?ex",
-    "post_contrast": r"\bpost\b(?! ?op)|\bgd\b|\bgad|\bcontrast\b|\+ ?c\b|\bc ?\+|\bkm\b|\bce\b|\bperf|\bdyn|\bdce\b",
+    "fatsat": r"fat ?sat|fat ?sup|\bfs\b|\bt[12]w?fs\b|\bspai?r\b|\bsfs\b|\bchess\b|\bwe\b|water ?ex",
+    "post_contrast": r"\bpost\b(?! ?op)|\bgd\b|\bt1w?gd\b|\bgad|\bcontrast\b|\+ ?c\b|\bc ?\+|\bt1w?km\b|\bkm\b|\bce\b"
+    r"|\bperf|\bdyn|\bdce\b",
     "localiser": r"\bloc\b|locali[sz]er|\bscouts?\b|\bsurvey\b|\b3 ?pl\b|\b3 ?plane|aahscout|\bpilot\b",
-    "dixon": r"dixon|\bideal\b|\blava flex\b|\bflex\b",
+    "dixon": r"dixon|\bideal\b|\b(?:lava|fr?fse|fast spin echo|spgr) ?flex\b",
     "water": r"\bwater\b(?! ?ex)|(?:dixon|flex|ideal).*\bw$",
     "fat": r"\bfat\b(?! ?(?:sat|sup))|(?:dixon|flex|ideal).*\bf$",
-    "in_phase": r"\bin ?phase\b|\bip\b|(?:dixon|flex|ideal).*\bin$",
-    "out_of_phase": r"\b(?:out|opp|opposed)(?: of)? ?phase\b|(?<!post )\bop\b|(?:dixon|flex|ideal).*\bopp$",
-    "balanced": r"\btfi[23]d|\btru ?fi|\btrue ?fisp|\bfiesta\b|\bb?ffe\b|\bciss\b|\bbalanced\b|\bssfp\b",
+    "in_phase": r"\bin ?phase\b|\bip\b|(?:dixon|flex|ideal).*\bin$|\bin(?: and)? (?:out|opp)",
+    "out_of_phase": r"\b(?:out|opp|opposed)(?: of)? ?phase\b|(?<!post )\bop\b|(?:dixon|flex|ideal).*\bopp$"
+    r"|\bin(?: and)? (?:out|opp)",
+    "balanced": r"\btfi[23]d|\btru ?fi|\btrue ?fisp|\bfiesta\b|\bb ?(?:ffe|tfe)\b|\bciss\b|\bbalanced\b|\bssfp\b",
     "diffusion": r"\bdwi\b|\badc\b|diffusion|\bep2d",
     "angiography": r"\btof\b|\bmra\b|angio|\bflow\b",
-    "derived": r"\bmpr\b|\bmip\b|\bsub(?:traction)?\b|\bmaps?\b|reformat|\bscreen|\bfused?\b",
+    "derived": r"\bmpr\b|\bmip\b|\bsub(?:traction)?\b|\bmaps?\b|reformat|\brfmt|\bscreen|\bfused?\b|\bcompos",
     "sagittal": r"\bsag",
     "axial": r"\bax(?:ial)?\b|\btra(?:ns\w*)?\b|\bax(?=t[12])",
     "coronal": r"\bcor(?:onal)?\b",
-    "lumbar": r"lumb|\bl ?spine\b|\blws\b|\bls ?spine\b|\bl[1-5] ?(?:l[1-5]|s1)\b",
+    "lumbar": r"lumb|lombar|lombaire|lenden|\bl ?spine\b|\blws\b|\bl ?s ?spine\b|\bl[1-5] ?(?:l[1-5]|s1)\b",
     "thoracic": r"thora|\bt ?spine\b|\bbws\b|dorsal|\bd ?spine\b",
-    "cervical": r"cervi|\bc ?spine\b|\bhws\b",
+    "cervical": r"cervi|\bc ?spine\b|\bhws\b|\bneck\b",
+    "elsewhere": r"\bbrain|\bhead\b|\bskull|schaedel|\bpelvi|\bbecken|\bsi ?joints?\b|\bsijs?\b|\bisg\b|sacroilia"
+    r"|\bhips?\b|\bknees?\b|shoulder|\bankle|\bwrist|\belbow|prostat|\bbreast|\bheart\b|cardiac",
 }
 """Word of `FileRow.text_hints` -> pattern, searched in lower-case text whose other signs are blanks (but '+')."""
 
-IMAGE_TYPE_WORDS: Final = frozenset(
-    "ORIGINAL DERIVED PRIMARY SECONDARY M R I P PHASE REAL IMAGINARY M_SE M_FFE M_IR PHASE_MAP SE FFE IR ND NORM DIS2D "
-    "DIS3D MOSAIC LOCALIZER MPR CSA_MPR PROJECTION_IMAGE MIP MIN_IP ADC TRACEW FA SUB SUBTRACT SUBTRACTION DIXON "
-    "IN_PHASE OPP_PHASE OUT_PHASE IP OP WATER FAT W F COMPOSED COMP_SPIN REFORMATTED SCREEN_SAVE OTHER MAP T1_MAP "
-    "T2_MAP AVERAGE ADDITION COMBINED FAT_FRACTION T2_STAR_MAP R2_STAR".split()
+WATER_WORDS: Final = frozenset(("W", "WATER"))
+FAT_WORDS: Final = frozenset(("F", "FAT"))
+IN_PHASE_WORDS: Final = frozenset(("IP", "IN_PHASE"))
+OUT_OF_PHASE_WORDS: Final = frozenset("OP OPP_PHASE OUT_PHASE OUT_OF_PHASE OPPOSED_PHASE".split())
+"""Images of a Dixon acquisition: Philips writes letters, the others words (FrameType, PS3.3 C.8.13.3)."""
+
+DERIVED_WORDS: Final = frozenset(
+    "SECONDARY MPR CSA_MPR PROJECTION_IMAGE MIP MAX_IP MIN_IP ADC TRACEW FA SUB SUBTRACT SUBTRACTION REFORMATTED "
+    "SCREEN_SAVE MAP T1_MAP T2_MAP B0_MAP B1_MAP RHO_MAP METABOLITE_MAP P PHASE PHASE_MAP R REAL I IMAGINARY P_SE "
+    "P_FFE P_IR R_SE R_FFE R_IR I_SE I_FFE I_IR FAT_FRACTION WATER_FRACTION T2_STAR_MAP R2_STAR R2_STAR_MAP AVERAGE "
+    "COMPOSED COMP_SPIN".split()
+)
+"""Words of images that are not what the scanner acquired: maps, reformats, composed stations, phase."""
+
+CONTENT_WORDS: Final = (
+    DERIVED_WORDS
+    | WATER_WORDS
+    | FAT_WORDS
+    | IN_PHASE_WORDS
+    | OUT_OF_PHASE_WORDS
+    | frozenset("LOCALIZER M_SE M_FFE M_IR".split())
+)
+"""Words of ImageType or FrameType that say what an image shows: images that differ in them are not of one stack."""
+
+IMAGE_TYPE_WORDS: Final = CONTENT_WORDS | frozenset(
+    "ORIGINAL DERIVED PRIMARY M SE FFE IR ND NORM DIS2D DIS3D MOSAIC DIXON OTHER ADDITION COMBINED".split()
 )
 
 SEQUENCE_CODES: Final = ("SE", "IR", "GR", "EP", "RM")
@@ -88,7 +118,10 @@ def text_hints(descriptions: Iterable[str], *, contrast_agent: str = "", scan_op
 
 
 _PATTERNS: Final = {hint: re.compile(pattern) for hint, pattern in HINTS.items()}
-_NO_CONTRAST: Final = re.compile(r"\b(?:pre|without|w o|ohne|non?|nativ)\b(?: ?(?:contrast|gad\w*|gd|km|c))?\b")
+_NO_CONTRAST: Final = re.compile(
+    r"\bpre(?: and)? post\b(?: contrast| gad\w*| gd| km)?"  # names a protocol, not one of its series
+    r"|\b(?:pre|without|wo|w o|ohne|non?|nativ)\b(?: ?(?:contrast|gad\w*|gd|km|c))?\b"
+)
 _NO_AGENT: Final = frozenset(("", "no", "none", "n", "0", "nein", "ohne", "n a", "without", "no contrast"))
 
 

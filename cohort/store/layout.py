@@ -5,12 +5,40 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from cohort.errors import ConfigurationError
 
 FINGERPRINT_CHARACTERS: Final = 12
 """Hexadecimal characters of a fingerprint in a file name: 48 bits, for the few results of one exam."""
 
+_SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 _EXAM_ID: Final = re.compile(r"[a-z2-7]{4,}")
 _FINGERPRINT: Final = re.compile(r"[0-9a-f]{12,}")
+
+
+def store_path(text: str) -> Path:
+    """Folder of a store that is named by a path or by a file:// URL.
+
+    Raises
+    ------
+    ConfigurationError
+        for other URLs: a result is published by renaming a folder, which is one step on a file system and does not
+        exist in object stores
+    """
+    scheme = _SCHEME.match(text)
+    if scheme is None:
+        return Path(text)
+    if scheme[1].lower() != "file":
+        raise ConfigurationError(
+            f"the store is a folder or a file:// URL, not {scheme[1]}://: results appear by one rename of a folder, "
+            "which object stores do not have"
+        )
+    parts = urlsplit(text)
+    if parts.netloc not in ("", "localhost") or parts.query or parts.fragment or not parts.path:
+        raise ConfigurationError("a store's URL is file:///path: three slashes, and ? and # written as %3F and %23")
+    return Path(url2pathname(parts.path))
 
 
 def exam_directory(store: Path, exam_id: str) -> Path:

@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 from uuid import uuid4
@@ -21,16 +21,19 @@ def publishing(target: Path) -> Iterator[Path]:
     """Give a temporary sibling of `target` to build in, and rename it to `target` when the block ends without error.
 
     The block creates a directory or a file at the path it is given. A target that exists already has the same
-    fingerprint, so the same content: it is kept and the new one dropped. After an error nothing is left; after a kill
-    only the `.tmp-*` sibling, which `sweep_temporary` removes.
+    fingerprint, so the same content: it is kept and the new one dropped. After an error, a full disk among them,
+    nothing is left; after a kill only the `.tmp-*` sibling, which `sweep_temporary` removes.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     building = target.with_name(f"{TEMPORARY_PREFIX}{uuid4().hex}")
     try:
         yield building
         _rename(building, target)
-    finally:
-        _remove(building)
+    except BaseException:
+        with suppress(OSError):  # what went wrong first counts; what cannot be removed now is swept later
+            _remove(building)
+        raise
+    _remove(building)
 
 
 def _rename(building: Path, target: Path) -> None:

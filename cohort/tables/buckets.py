@@ -213,11 +213,12 @@ def replace_rows(store: Path, table: str, keys: Collection[Key], rows: Sequence[
 
 
 def remove_exams(store: Path, exam_ids: Collection[str]) -> None:
-    """Remove every current row of the exams, the ledger first: if this is interrupted, an exam that returns is redone.
+    """Remove all results of the exams, the ledger first: if this is interrupted, an exam that returns is redone.
 
-    The rows of `exams` stay, so that the caller can mark them as gone (`replace_rows`).
+    The rows of `exams` stay, so that the caller can say why, and those of `files`, which follow the archive.
     """
-    with_exams = [table for table in TABLES if table != "exams" and "exam_id" in arrow_schema(table).names]
+    kept = ("exams", "files")
+    with_exams = [table for table in TABLES if table not in kept and "exam_id" in arrow_schema(table).names]
     with staging(store) as area:
         for table in sorted(with_exams, key=lambda name: name != "ledger"):
             for path in bucket_files(store, table):
