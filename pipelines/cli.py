@@ -1,4 +1,4 @@
-"""The command line: `cohort demo | run | sql | schema | train | validate`."""
+"""The command line: `cohort demo | scan | run | sql | schema | train | validate | phantom-dicom`."""
 
 from __future__ import annotations
 
@@ -6,33 +6,59 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
 from rich.table import Table
 
 from cohort import __version__
-from cohort.errors import CohortError
+from cohort.errors import CohortError, is_disk_full
+from cohort.store.layout import store_path
 from pipelines.config import RunConfig, read_config
+from pipelines.geometry_suite import phantom_dicom
 from pipelines.progress import Progress
 from pipelines.summary import Summary
 
-STORE = click.option(
-    "--store", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder of stores and tables."
-)
+if TYPE_CHECKING:
+    from pipelines.survey import Survey
+
+
+class StoreFolder(click.ParamType):
+    """A folder that may not exist yet, as a path or as a file:// URL."""
+
+    name = "folder"
+
+    def convert(self, value: str | Path, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Check that results can be published there; `ConfigurationError` otherwise."""
+        folder = store_path(str(value))
+        if folder.exists() and not folder.is_dir():
+            self.fail("is a file, not a folder", param, ctx)
+        return folder
+
+
+STORE = click.option("--store", required=True, type=StoreFolder(), help="Folder (or file:// URL) of stores and tables.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 
 
 class Commands(click.Group):
-    """Turns errors raised on purpose into one line and exit code 2."""
+    """Turns errors raised on purpose, and a full disk, into one line and exit code 2."""
 
     def invoke(self, ctx: click.Context) -> object:
         try:
             return super().invoke(ctx)
         except CohortError as error:
-            refusal = click.ClickException(str(error))
-            refusal.exit_code = 2
-            raise refusal from error
+            raise _refusal(str(error)) from error
+        except OSError as error:
+            if not is_disk_full(error):
+                raise
+            raise _refusal("the disk is full; free some space and run again: what was committed is kept") from error
+
+
+def _refusal(message: str) -> click.ClickException:
+    refusal = click.ClickException(message)
+    refusal.exit_code = 2
+    return refusal
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -79,6 +105,32 @@ def run_command(
 
 
 @main.command()
+@click.argument("archive", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@STORE
+@click.option("--config", "config_path", type=click.Path(path_type=Path, exists=True), help="cohort.toml.")
+@click.option(
+    "--subjects", type=click.Path(path_type=Path, exists=True), help="CSV or Parquet with height, weight, ..."
+)
+@JSON
+def scan(archive: Path, store: Path, config_path: Path | None, subjects: Path | None, as_json: bool) -> None:
+    """Read the headers of ARCHIVE and say what it holds: usable files, chosen series, and why not the others.
+
+    Nothing is converted. Unchanged files are not opened again, now or by a later `cohort run`.
+
+    \b
+    Examples:
+      cohort scan /data/archive --store /data/store
+      cohort sql "select reason, count(*) from files group by reason" --store /data/store
+      cohort sql "select axial_reason, count(*) from exams group by 1" --store /data/store
+    """
+    from pipelines.survey import survey
+
+    with Progress() as progress:
+        found = survey(archive, store, config=read_config(config_path), progress=progress, subjects=subjects)
+    click.echo(found.to_json()) if as_json else print_survey(found)
+
+
+@main.command()
 @click.argument("statement")
 @STORE
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
@@ -118,7 +170,9 @@ def schema(reasons: bool) -> None:
               help="Weights, contract and card.")  # fmt: skip
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--processes", default=2, show_default=True, help="For making the phantom pool.")
-def train(config: str, folder: Path, output: Path, device: str, processes: int) -> None:
+@click.option("--slices", type=click.Path(path_type=Path, exists=True, file_okay=False),
+              help="Annotated slices, where CONFIG learns from some.")  # fmt: skip
+def train(config: str, folder: Path, output: Path, device: str, processes: int, slices: Path | None) -> None:
     """Train a network; CONFIG is a shipped configuration (vertebral_body, disc, muscle) or a TOML file.
 
     A second call continues from the last checkpoint.
@@ -136,6 +190,7 @@ def train(config: str, folder: Path, output: Path, device: str, processes: int) 
         output=output,
         device=resolve_device(device),
         processes=processes,
+        slices=slices,
         report=lambda line: click.echo(line, err=True),
     )
 
@@ -190,6 +245,30 @@ def demo(folder: Path) -> None:
         ("DICOM archive", folder / "archive"),
     ):
         click.echo(f"  {what:24} {where}")
+
+
+main.add_command(phantom_dicom)
+
+
+def print_survey(found: Survey) -> None:
+    """Print what an archive holds as a table."""
+    click.echo(
+        f"{found.n_files} files, {found.n_files_read} of them new or changed; {found.n_exams} exams; {found.seconds} s"
+    )
+    table = Table()
+    table.add_column("what")
+    table.add_column("outcome")
+    table.add_column("n", justify="right")
+    for what, counts in (
+        ("exams by sagittal images", found.sagittal),
+        ("exams by axial images", found.axial),
+        ("series not chosen", found.not_chosen),
+        ("unusable files", found.unusable_files),
+    ):
+        for k, (outcome, n) in enumerate(counts.items()):
+            table.add_row(what if k == 0 else "", outcome, str(n))
+    Console().print(table)
+    click.echo("Reason codes are explained by: cohort schema --reasons")
 
 
 def print_summary(summary: Summary) -> None:
