@@ -41,7 +41,7 @@ def run(
     Parameters
     ----------
     subjects : CSV or Parquet with sex, age, height and weight (see `cohort.archive.demographics.read_subjects`)
-    retry_failed : try stages again that failed with the same fingerprint
+    retry_failed : try stages again that failed with the same fingerprint, and open unreadable files again
 
     Raises
     ------
@@ -52,7 +52,7 @@ def run(
         sweep_temporary(store)
         job = prepare(archive.resolve(), store.resolve(), config, subjects, progress)
         workers = Workers(job, resources)
-        index = update_index(job, workers)
+        index = update_index(job, workers, retry_failed=retry_failed)
         exams = with_hashes(job, workers, index, archive_exams(job, index))
         plans = {exam.exam_id: plan_exam(exam, job.artefacts) for exam in exams if exam.sagittal}
         ledger = read_ledger(store)
