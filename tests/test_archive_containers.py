@@ -6,39 +6,12 @@ import dataclasses
 import gzip
 import warnings
 import zipfile
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
 from dicom_enhanced import frame_group, write_enhanced
 from dicom_exams import write_slice
-
-from cohort.archive.pseudonym import Pseudonyms
-from cohort.archive.scan import read_file_rows
-from cohort.rows import FileRow
-
-PIXELS = np.arange(120, dtype=np.uint16).reshape(12, 10)
-FRAMES = np.arange(4 * 120, dtype=np.uint16).reshape(4, 12, 10)
-
-
-def rows_of(path: Path) -> list[FileRow]:
-    return read_file_rows(path.parent, path.name, path.stat().st_size, 7, Pseudonyms(bytes(32)))
-
-
-def row_of(path: Path) -> FileRow:
-    (row,) = rows_of(path)
-    return row
-
-
-def reasons_of(path: Path) -> Counter[str | None]:
-    return Counter(row.reason for row in rows_of(path))
-
-
-def write_zip(path: Path, members: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> Path:
-    with zipfile.ZipFile(path, "w", method) as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
-    return path
+from scanned_files import FRAMES, PIXELS, reasons_of, row_of, rows_of, write_zip
 
 
 def test_a_zip_is_a_row_and_its_members_are(tmp_path: Path) -> None:

@@ -7,9 +7,7 @@ import gzip
 import os
 import tracemalloc
 import warnings
-import zipfile
 import zlib
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -18,42 +16,18 @@ from dicom_enhanced import ENHANCED_MR, frame_group, item, write_enhanced
 from dicom_exams import write_slice
 from pydicom import dcmread, dcmwrite
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
+from scanned_files import FRAMES, PIXELS, PSEUDONYMS, reasons_of, row_of, rows_of, write_zip
 
 from cohort.archive.describe import is_decodable, parse_age_years, years_between
 from cohort.archive.listing import list_files
-from cohort.archive.pseudonym import Pseudonyms
 from cohort.archive.scan import read_file_rows
 from cohort.archive.vocabulary import HINTS, text_hints
 from cohort.reasons import FILE_REASONS
 from cohort.rows import FileRow
 
-PSEUDONYMS = Pseudonyms(bytes(range(32)))
-PIXELS = np.arange(120, dtype=np.uint16).reshape(12, 10)
-FRAMES = np.arange(4 * 120, dtype=np.uint16).reshape(4, 12, 10)
-
 
 def scan_all(root: Path) -> dict[str, list[FileRow]]:
     return {found[0]: read_file_rows(root, *found, PSEUDONYMS) for found in list_files(root)}
-
-
-def rows_of(path: Path) -> list[FileRow]:
-    return read_file_rows(path.parent, path.name, path.stat().st_size, 7, PSEUDONYMS)
-
-
-def row_of(path: Path) -> FileRow:
-    (row,) = rows_of(path)
-    return row
-
-
-def reasons_of(path: Path) -> Counter[str | None]:
-    return Counter(row.reason for row in rows_of(path))
-
-
-def write_zip(path: Path, members: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> Path:
-    with zipfile.ZipFile(path, "w", method) as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
-    return path
 
 
 def test_usable_file_is_described_without_its_texts(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from cohort.tables.buckets import read_objects
 from models.phantom.dicom import ROOT, write_exam
 from models.phantom.exam import ExamPlan, make_exam
 from pipelines.cli import main
+from pipelines.exams import group_exams
 
 SECRET = "Geheimrat"
 PLAN = ExamPlan(701, "M", 58, 1.79, 84.0, "none", 6)
@@ -97,6 +98,20 @@ def test_a_hostile_archive_ends_as_rows(hostile: Path) -> None:
     written = [path for path in store.rglob("*") if path.is_file()]
     for content in [result.output.encode(), _files(store).to_csv().encode(), *(path.read_bytes() for path in written)]:
         assert SECRET.encode() not in content
+
+
+def test_a_damaged_member_of_a_chosen_series_is_missed_by_name(tmp_path: Path) -> None:
+    archive = tmp_path / "archive"
+    paths = write_block(archive, series="1.2.4", n=7)
+    packed = bytearray(gzip.compress(paths[0].read_bytes()))
+    packed[-6] ^= 0xFF  # the check sum
+    paths[0].with_suffix(".gz").write_bytes(packed)
+    paths[0].unlink()
+    _cohort("scan", archive, tmp_path / "store")
+    (row,) = [row for row in read_objects(tmp_path / "store", "files") if row.reason]
+    assert row.reason == "damaged_container"
+    (exam,) = group_exams(read_objects(tmp_path / "store", "files"), None)
+    assert row in exam.sagittal
 
 
 def test_rows_of_a_zip_follow_it(hostile: Path) -> None:

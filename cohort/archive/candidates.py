@@ -125,7 +125,7 @@ def examine_series(series_id: str, rows: Sequence[FileRow], rules: SelectRules) 
 def _examine(series_id: str, number: int, part: Part, rules: SelectRules) -> Candidate:
     rows = part.usable
     if not rows:
-        return Candidate(series_id, number, "truncated", part.rows)
+        return Candidate(series_id, number, part.rows[0].reason, part.rows)
     geometry = _Geometry.of(rows)
     plane = series_plane(geometry.normal)
     image = dixon_image(rows, one_of_several_echoes=part.one_of_several_echoes)

@@ -25,6 +25,9 @@ PLACE_GRID: Final = np.array([10.0] * 3 + [100.0] * 6)
 FAR_MM: Final = 1e6
 """Positions beyond are nonsense, and would not fit the grid."""
 
+DAMAGED: Final = frozenset(("truncated", "damaged_container"))
+"""Reasons of images whose header tells where they belong: conversion is given them, so that it says what it lost."""
+
 Label = Hashable
 
 
@@ -33,7 +36,7 @@ class Part:
     """Images of one series that show one thing at one echo, one inversion time and one temporal position."""
 
     rows: tuple[FileRow, ...]
-    """Usable and truncated rows, copies included, in the order of files and frames."""
+    """Usable and damaged rows, copies included, in the order of files and frames."""
     one_of_several_echoes: bool = False
     """Other parts hold other echoes of the same places, and ImageType does not say what each shows."""
 
@@ -63,9 +66,9 @@ class Part:
 def split_parts(rows: Sequence[FileRow]) -> list[Part]:
     """Part the readable rows of one series, in an order that does not depend on theirs.
 
-    Rows of other reasons than `truncated`, and truncated ones without geometry, belong to no part.
+    Rows of other reasons than `DAMAGED`, and damaged ones without geometry, belong to no part.
     """
-    readable = [row for row in rows if row.reason is None or (row.reason == "truncated" and _has_geometry(row))]
+    readable = [row for row in rows if row.reason is None or (row.reason in DAMAGED and _has_geometry(row))]
     readable.sort(key=lambda row: (row.file_id, -1 if row.frame is None else row.frame))
     parts = [
         Part(tuple(echo), one_of_several_echoes=len(echoes) > 1)

@@ -34,7 +34,7 @@ class Choice:
     """The images chosen for one plane."""
 
     rows: tuple[FileRow, ...]
-    """What conversion reads: usable and truncated rows, copies included, in the order of files and frames."""
+    """What conversion reads: usable and damaged rows, copies included, in the order of files and frames."""
     series_id: str
     part: int
     """Number of the part within its series."""
