@@ -229,7 +229,8 @@ def _ingest(executor: PoolExecutor, key_file: Path, archive: Path, output: Path)
     pseudonyms = Pseudonyms(load_or_create_key(key_file))
     listing = list_archive(archive, pseudonyms)
     items = scan_items(archive, key_file, listing.files(np.arange(len(listing.relative))))
-    rows = read_headers(items, executor, pseudonyms)
+    rows: list[FileRow] = []
+    read_headers(items, executor, pseudonyms, rows.extend)
     index = FileIndex(output, listing, len(rows))
     exams = _hashed(executor, archive, index, group_exams(rows, None))
     plans = [plan_exam(exam, Artefacts({}, {"F": "", "M": ""}, ())) for exam in exams]

@@ -74,9 +74,7 @@ def main() -> None:
 @click.option(
     "--subjects", type=click.Path(path_type=Path, exists=True), help="CSV or Parquet with height, weight, ..."
 )
-@click.option(
-    "--retry-failed", is_flag=True, help="Try failed stages and unreadable files again."
-)
+@click.option("--retry-failed", is_flag=True, help="Try failed stages and unreadable files again.")
 @click.option("--strict", is_flag=True, help="Exit with 1 if any exam failed.")
 @JSON
 def run_command(

@@ -7,8 +7,9 @@ only of what is read or asked for.
 from __future__ import annotations
 
 import sys
+import time
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +33,9 @@ from pipelines.job import Job, Workers
 from pipelines.outcome import Outcome, WorkItem
 from pipelines.scan import SCAN_STAGES, HashTask, file_rows, one_by_one, scan_items, unread_row
 from pipelines.window import Executor, run_window
+
+COMMIT_EVERY_S: Final = 60.0
+"""Rewriting the index takes seconds when it has millions of rows; a killed scan loses at most this time's work."""
 
 Integers = npt.NDArray[np.int64]
 COMPARED: Final = ("file_id", "container_id", "size_bytes", "mtime_ns", "reason")
@@ -121,13 +125,39 @@ def update_index(job: Job, workers: Workers, *, retry_failed: bool = False) -> F
     changes = compare(listing, known, retry=FAILED_READING if retry_failed else ())
     n_read = len(changes.to_read)
     job.progress.note(f"{len(listing.relative)} files in the archive, {n_read} new or changed")
-    new: list[FileRow] = []
+    if changes.outdated:
+        commit(job.store, job.run_id, {"files": []}, touched={"files": {(one,) for one in changes.outdated}})
     if n_read:
+        new = NewRows(job, n_read)
         items = scan_items(job.archive, job.key_file, listing.files(changes.to_read))
-        new = read_headers(items, workers.executor(), job.pseudonyms)
-    if new or changes.outdated:
-        commit(job.store, job.run_id, {"files": new}, touched={"files": {(one,) for one in changes.outdated}})
+        read_headers(items, workers.executor(), job.pseudonyms, new.add)
+        new.commit()
     return FileIndex(job.store, listing, n_read)
+
+
+class NewRows:
+    """Commits rows of files as they come, and says how far it is: a scan that is killed goes on where it stopped."""
+
+    def __init__(self, job: Job, n_files: int) -> None:
+        self._job, self._n_files = job, n_files
+        self._rows: list[FileRow] = []
+        self._seen: set[str] = set()
+        self._last = time.monotonic()
+
+    def add(self, rows: Sequence[FileRow]) -> None:
+        """Take the rows of some files, all rows of each."""
+        self._rows += rows
+        self._seen.update(row.container_id or row.file_id for row in rows)
+        if time.monotonic() - self._last > COMMIT_EVERY_S:
+            self.commit()
+            self._job.progress.note(f"{len(self._seen)} of {self._n_files} files read")
+
+    def commit(self) -> None:
+        """Write what was taken since the last time."""
+        if self._rows:
+            commit(self._job.store, self._job.run_id, {"files": self._rows}, touched={})
+        self._rows = []
+        self._last = time.monotonic()
 
 
 def list_archive(archive: Path, pseudonyms: Pseudonyms) -> Listing:
@@ -179,24 +209,30 @@ def compare(listing: Listing, known: pa.Table, *, retry: Collection[str] = ()) -
     return Changes(to_read, {*gone, *members.to_pylist()})
 
 
-def read_headers(items: Sequence[WorkItem], executor: Executor, pseudonyms: Pseudonyms) -> list[FileRow]:
-    """Rows of files to read. A group whose reader died or hung is read again file by file, to blame the right one."""
+def read_headers(
+    items: Sequence[WorkItem],
+    executor: Executor,
+    pseudonyms: Pseudonyms,
+    keep: Callable[[Sequence[FileRow]], None],
+) -> None:
+    """Read files and hand their rows to `keep`, group by group.
+
+    A group whose reader died or hung is read again file by file, to blame the right one.
+    """
     by_id = {item.exam_id: item for item in items}
-    rows: list[FileRow] = []
 
     def on_outcome(outcome: Outcome) -> Iterator[WorkItem]:
         item = by_id[outcome.exam_id]
         if outcome.status == "ok":
-            rows.extend(file_rows(outcome))
+            keep(file_rows(outcome))
         elif len(item.task.files) == 1:
-            rows.append(unread_row(item, outcome, pseudonyms))
+            keep([unread_row(item, outcome, pseudonyms)])
         else:
             singles = one_by_one(item)
             by_id.update({single.exam_id: single for single in singles})
             yield from singles
 
     run_window(items, SCAN_STAGES, executor=executor, on_outcome=on_outcome)
-    return rows
 
 
 def with_hashes(job: Job, workers: Workers, index: FileIndex, exams: Sequence[Exam]) -> list[Exam]:

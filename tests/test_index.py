@@ -27,7 +27,7 @@ from pipelines.index import FileIndex, list_archive, read_headers, update_index,
 from pipelines.job import Job
 from pipelines.progress import Progress
 from pipelines.scan import BYTES_PER_TASK, FILES_PER_TASK, SCAN_STAGES, scan_items
-from pipelines.window import DaskExecutor, SerialExecutor
+from pipelines.window import DaskExecutor, Finished, SerialExecutor
 
 PIXELS = np.arange(120, dtype=np.uint16).reshape(12, 10)
 
@@ -93,6 +93,30 @@ def slice_bytes(folder: Path, name: str, **attributes: object) -> bytes:
 
 def reasons(rows: list[FileRow]) -> Counter[str | None]:
     return Counter(row.reason for row in rows)
+
+
+class Interrupted(SerialExecutor):
+    """Is stopped by Ctrl-C after two batches."""
+
+    n_batches = 0
+
+    def wait(self) -> Finished:
+        self.n_batches += 1
+        if self.n_batches > 2:
+            raise KeyboardInterrupt
+        return super().wait()
+
+
+def test_an_interrupted_scan_goes_on_where_it_stopped(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_block(place.archive, series="1.2", n=5)
+    monkeypatch.setattr("pipelines.scan.FILES_PER_TASK", 1)
+    monkeypatch.setattr("pipelines.index.COMMIT_EVERY_S", 0.0)
+    workers = InThisProcess()
+    monkeypatch.setattr(workers, "executor", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        update_index(place.job(), workers)
+    found = place.update()
+    assert (found.n_files, found.n_read) == (5, 3)
 
 
 def test_unchanged_files_are_not_opened_again(place: Place) -> None:
@@ -189,7 +213,8 @@ def test_a_file_that_vanishes_before_it_is_read_is_a_row_that_the_next_run_forge
     listing = list_archive(place.archive, job.pseudonyms)
     items = scan_items(place.archive, place.key_file, listing.files(np.arange(2)))
     paths[0].unlink()
-    rows = read_headers(items, SerialExecutor(), job.pseudonyms)
+    rows: list[FileRow] = []
+    read_headers(items, SerialExecutor(), job.pseudonyms, rows.extend)
     assert reasons(rows) == {None: 1, "vanished": 1}
 
 
@@ -242,6 +267,7 @@ def test_a_file_that_takes_too_long_is_blamed_alone(
     listing = list_archive(place.archive, job.pseudonyms)
     items = scan_items(place.archive, place.key_file, listing.files(np.arange(3)))
     with local_cluster(1, device="cpu") as client:
-        rows = read_headers(items, DaskExecutor(client), job.pseudonyms)
+        rows: list[FileRow] = []
+        read_headers(items, DaskExecutor(client), job.pseudonyms, rows.extend)
     assert reasons(rows) == {None: 2, "timed_out": 1}
     capfd.readouterr()  # the watchdog wrote where the code hung
