@@ -63,7 +63,7 @@ def run(
             progress.plan(Counter(one.stage for one in plan.todo))
             run_window(chain.first_items(), chain_stages(job), executor=workers.executor(), on_outcome=chain.on_outcome)
         chain.flush()
-        gone = withdraw(store, exams)
+        gone = withdraw(store, exams, chain.ledger)
         rows = [exam_row(exam, plans.get(exam.exam_id), chain.ledger) for exam in exams]
         update_exam_tables(store, job.run_id, exams, rows, gone)
         return _finish(job, index, rows, chain, n_gone=len(gone))

@@ -13,7 +13,7 @@ from pathlib import Path
 from cohort.rows import ExamRow
 from cohort.store.publish import sweep_temporary
 from cohort.tables.buckets import read_objects, remove_exams
-from cohort.tables.ledger import read_ledger
+from cohort.tables.ledger import Ledger, read_ledger
 from pipelines.config import RunConfig
 from pipelines.exams import Exam, group_exams, plan_exam
 from pipelines.index import FileIndex, update_index
@@ -64,8 +64,9 @@ def survey(
         job = prepare(archive.resolve(), store.resolve(), config, subjects, progress)
         index = update_index(job, Workers(job, resources))
         exams = archive_exams(job, index)
-        rows = _exam_rows(job, exams)
-        gone = withdraw(store, exams)
+        ledger = read_ledger(store)
+        rows = _exam_rows(job, exams, ledger)
+        gone = withdraw(store, exams, ledger)
         update_exam_tables(store, job.run_id, exams, rows, gone)
     return Survey(
         n_files=index.n_files,
@@ -90,14 +91,14 @@ def archive_exams(job: Job, index: FileIndex) -> list[Exam]:
     return group_exams(index.rows, job.subjects, job.config.select)
 
 
-def withdraw(store: Path, exams: Sequence[Exam]) -> list[str]:
+def withdraw(store: Path, exams: Sequence[Exam], ledger: Ledger) -> list[str]:
     """Take the results of exams out of the tables that left the archive, or of which nothing is chosen any more.
 
     Returns
     -------
     the exams that left the archive and are not yet marked as gone, sorted
     """
-    processed = {exam_id for exam_id, _ in read_ledger(store)}
+    processed = {exam_id for exam_id, _ in ledger}
     known = processed | {row.exam_id for row in read_objects(store, "exams") if row.status != "gone"}
     gone = known - {exam.exam_id for exam in exams}
     leaving = gone | (processed - {exam.exam_id for exam in exams if exam.sagittal})
@@ -106,9 +107,8 @@ def withdraw(store: Path, exams: Sequence[Exam]) -> list[str]:
     return sorted(gone)
 
 
-def _exam_rows(job: Job, exams: Iterable[Exam]) -> list[ExamRow]:
+def _exam_rows(job: Job, exams: Iterable[Exam], ledger: Ledger) -> list[ExamRow]:
     """How the exams stand; one whose chosen files have not been hashed yet has no plan."""
-    ledger = read_ledger(job.store)
     return [
         exam_row(
             exam,

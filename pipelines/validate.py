@@ -26,7 +26,7 @@ from cohort.geometry import StackGeometry
 from cohort.stacks import ImageStack, Plane
 from models.inference import Segmentation, segment_stack
 from models.registry import load_network, read_contract
-from models.training.annotated import bodies_in_front_of_canal, part_of_patient, read_spacings
+from models.training.annotated import bodies_in_front_of_canal, part_of_patient, patient_of, read_png, read_spacings
 
 Mask = npt.NDArray[np.bool_]
 
@@ -83,10 +83,6 @@ def as_table(results: Mapping[str, Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _read_png(path: Path) -> npt.NDArray[np.uint8]:
-    return np.asarray(cv2.imread(str(path), cv2.IMREAD_UNCHANGED), dtype=np.uint8)
-
-
 def _dicom_stack(folder: Path, plane: Plane) -> ImageStack:
     """Slices in the order of InstanceNumber, which is that of the mask files."""
     headers = sorted((dcmread(path) for path in folder.iterdir()), key=lambda one: int(one.InstanceNumber))
@@ -124,7 +120,7 @@ def _scored(found: Mask, truth: Mask) -> float:
 def _real_sagittal(folder: Path, networks: Networks) -> dict[str, list[float]]:
     stack = _dicom_stack(folder / "dicom" / "sagittal_t1", "sagittal")
     found = networks.segment("vertebral_body", stack).masks.any(axis=0)
-    truth = [_read_png(folder / "masks" / f"sagittal_vertebral_bodies_{k:02d}.png") > 0 for k in range(len(found))]
+    truth = [read_png(folder / "masks" / f"sagittal_vertebral_bodies_{k:02d}.png") > 0 for k in range(len(found))]
     scores = [_scored(f, t) for f, t in zip(found, truth, strict=True) if t.any()]
     return {"real_exam/vertebral_body": scores}
 
@@ -134,7 +130,7 @@ def _real_axial(folder: Path, networks: Networks) -> dict[str, list[float]]:
     winner = networks.segment("muscle", stack).winner
     scores: dict[str, list[float]] = {"real_exam/multifidus": [], "real_exam/erector_spinae": []}
     for k, found in enumerate(winner):
-        truth = _read_png(folder / "masks" / f"axial_es_mf_{k:02d}.png")
+        truth = read_png(folder / "masks" / f"axial_es_mf_{k:02d}.png")
         for name, value, ids in (("multifidus", 1, (2, 3)), ("erector_spinae", 2, (1, 4))):
             mask = np.isin(truth, ids)
             if mask.any():
@@ -146,13 +142,13 @@ def _spider(folder: Path, networks: Networks) -> dict[str, list[float]]:
     spacings = read_spacings(folder)
     scores: dict[str, list[float]] = {"spider/vertebral_body": [], "spider/disc": []}
     for path in sorted((folder / "images").iterdir()):
-        if part_of_patient(path.stem.split("_")[0]) != "test":
+        if part_of_patient(patient_of(path)) != "test":
             continue
-        label = _read_png(folder / "labels" / path.name)
+        label = read_png(folder / "labels" / path.name)
         bodies = bodies_in_front_of_canal(label)
         if bodies is None:
             continue
-        stack = _single(_read_png(path), spacings[path.stem.rsplit("_slice", 1)[0]])
+        stack = _single(read_png(path), spacings[path.stem.rsplit("_slice", 1)[0]])
         scores["spider/vertebral_body"].append(_scored(networks.segment("vertebral_body", stack).masks[0, 0], bodies))
         if (label == 2).any():
             scores["spider/disc"].append(_scored(networks.segment("disc", stack).masks[0, 0], label == 2))
@@ -181,7 +177,7 @@ def _t1_counts(folder: Path, networks: Networks) -> dict[str, dict[str, Any]]:
 
 def _t1_slices(folder: Path, spacings: Mapping[str, tuple[float, float]]) -> Iterator[tuple[str, ImageStack]]:
     for path in sorted((folder / "images").iterdir()):
-        yield path.stem, _single(_read_png(path), spacings[path.stem])
+        yield path.stem, _single(read_png(path), spacings[path.stem])
 
 
 def _count(mask: Mask, spacing_mm: tuple[float, float], smallest_mm2: float) -> int:

@@ -26,6 +26,8 @@ from pipelines.cli import main
 from pipelines.exams import group_exams
 
 SECRET = "Geheimrat"
+SMALL_DISK = "disk"
+"""Folder that a small file system is mounted on; key and configuration lie beside it."""
 PLAN = ExamPlan(701, "M", 58, 1.79, 84.0, "none", 6)
 
 
@@ -36,8 +38,8 @@ def _config(folder: Path) -> Path:
 
 
 def _cohort(command: str, archive: Path, store: Path, *options: str) -> Result:
-    config = _config(store.parent if store.parent.name != "disk" else archive.parent)
-    arguments = [command, str(archive), "--store", str(store), "--config", str(config), "--json", *options]
+    folder = store.parent.parent if store.parent.name == SMALL_DISK else store.parent
+    arguments = [command, str(archive), "--store", str(store), "--config", str(_config(folder)), "--json", *options]
     return CliRunner().invoke(main, arguments)
 
 
@@ -142,7 +144,7 @@ def test_an_exam_in_a_zip_is_measured(tmp_path: Path) -> None:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 24 MiB."""
-    disk = tmp_path / "disk"
+    disk = tmp_path / SMALL_DISK
     disk.mkdir()
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(disk)], capture_output=True, check=False

@@ -60,6 +60,16 @@ class Annotated:
     validation: AnnotatedSlices
 
 
+def patient_of(path: Path) -> str:
+    """Number of the patient whose slice a file holds."""
+    return path.stem.split("_")[0]
+
+
+def read_png(path: Path) -> npt.NDArray[np.uint8]:
+    """Grey values or labels [row, column] of a picture."""
+    return np.asarray(cv2.imread(str(path), cv2.IMREAD_UNCHANGED), dtype=np.uint8)
+
+
 def part_of_patient(patient: str) -> Part:
     """Which part of the data a patient belongs to: by a hash, so that more data never moves anybody."""
     tenth = hashlib.sha256(patient.encode()).digest()[0] * 10 // 256
@@ -80,9 +90,8 @@ def read_annotated(folder: Path, part: Part, *, size: int, spacing_mm: float) ->
         if the folder has no series.csv or no slices of that part
     """
     found = [
-        (path.stem.split("_")[0], *_on_grid(image, regions, pixel_mm, size, spacing_mm))
-        for path, image, regions, pixel_mm in _slices(folder)
-        if part_of_patient(path.stem.split("_")[0]) == part
+        (patient_of(path), *_on_grid(image, regions, pixel_mm, size, spacing_mm))
+        for path, image, regions, pixel_mm in _slices(folder, part)
     ]
     if not found:
         raise ConfigurationError(f"no annotated slices of the {part} patients in folder {folder.name}")
@@ -113,19 +122,17 @@ def bodies_in_front_of_canal(label: npt.NDArray[np.uint8]) -> Mask | None:
 
 
 def _slices(
-    folder: Path,
+    folder: Path, part: Part
 ) -> Iterator[tuple[Path, npt.NDArray[np.uint8], npt.NDArray[np.uint8], tuple[float, float]]]:
     spacings = read_spacings(folder)
     for path in sorted((folder / "images").iterdir()):
-        regions = _read_png(folder / "labels" / path.name)
+        if part_of_patient(patient_of(path)) != part:
+            continue
+        regions = read_png(folder / "labels" / path.name)
         bodies = bodies_in_front_of_canal(regions)
         if bodies is not None:
             regions[bodies] = BODY
-            yield path, _read_png(path), regions, spacings[path.stem.rsplit("_slice", 1)[0]]
-
-
-def _read_png(path: Path) -> npt.NDArray[np.uint8]:
-    return np.asarray(cv2.imread(str(path), cv2.IMREAD_UNCHANGED), dtype=np.uint8)
+            yield path, read_png(path), regions, spacings[path.stem.rsplit("_slice", 1)[0]]
 
 
 def _on_grid(
