@@ -1,6 +1,8 @@
-"""Losses of the paper: Dice on sigmoid outputs, plain and weighted by class."""
+"""Losses of the paper, Dice on sigmoid outputs, plain and weighted by class; and Dice with cross-entropy."""
 
 from __future__ import annotations
+
+from typing import Final, Protocol
 
 import torch
 from torch import Tensor
@@ -41,10 +43,34 @@ def dice_and_cross_entropy(
     return dice + entropy / (target.numel() if known is None else known.sum().clamp(min=1.0))
 
 
+class Loss(Protocol):
+    """Parameters as in `dice_sigmoid`; a scalar."""
+
+    def __call__(
+        self, logits: Tensor, target: Tensor, *, class_weights: Tensor | None = None, known: Tensor | None = None
+    ) -> Tensor: ...
+
+
+LOSSES: Final[dict[str, Loss]] = {
+    "dice": dice_sigmoid,
+    "weighted_dice": dice_sigmoid,
+    "dice_and_cross_entropy": dice_and_cross_entropy,
+}
+"""Losses by the name that a training configuration gives them; `weighted_dice` is the one that demands weights."""
+
+
 @torch.no_grad()
-def dice_coefficient(logits: Tensor, target: Tensor, *, known: Tensor | None = None) -> Tensor:
-    """[class] Dice of the thresholded output over the batch, where the target is known; 1 where both are empty."""
+def overlap_and_size(logits: Tensor, target: Tensor, *, known: Tensor | None = None) -> Tensor:
+    """[2, class] pixels in both the thresholded output and the target, and the sum of those in each, float64.
+
+    Parts of a data set add up, which Dice coefficients do not.
+    """
     p = (logits > 0).to(target.dtype)
     if known is not None:
         p, target = p * known, target * known
-    return (2 * (p * target).sum((0, 2, 3)) + 1e-6) / ((p + target).sum((0, 2, 3)) + 1e-6)
+    return torch.stack([(p * target).double().sum((0, 2, 3)), (p + target).double().sum((0, 2, 3))])
+
+
+def dice_of(counts: Tensor) -> Tensor:
+    """[class] Dice of `overlap_and_size`; 1 where both are empty."""
+    return (2 * counts[0] + 1e-6) / (counts[1] + 1e-6)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
@@ -11,16 +12,27 @@ import torch
 
 from cohort.errors import ConfigurationError
 from models.card import write_card
-from models.phantom.slices import SIZE
-from models.registry import NORMALISATION, NetworkContract, load_network, read_contract, save_network
-from models.training.annotated import Annotated, read_annotated
+from models.registry import (
+    NORMALISATION,
+    NetworkContract,
+    find_contract,
+    load_network,
+    read_contract,
+    save_network,
+)
+from models.training.annotated import Annotated, AnnotatedSlices, Part, read_annotated
+from models.training.checkpoint import NAME as CHECKPOINT
 from models.training.config import TrainingConfig, read_config
+from models.training.learner import fitting_weights
 from models.training.loop import Trained, train
 from models.training.pool import PoolPlan, make_pool
+from models.training.start import Start, read_start, write_start
+from pipelines.lock import only_run
 
-MAX_SIDE_PX: Final = {"sagittal": 384, "axial": 256}
-"""Axial slices of the whole trunk are only seen coarsely in training (256 px of up to 1.7 mm), so they are given that
-way. On sagittal slices what matters is local, and a larger field of view keeps the training spacing."""
+MAX_SIDE: Final = {"sagittal": 1.5, "axial": 1.0}
+"""Longest side given to a network, in sides of the slices it has learned from. Axial slices of the whole trunk are only
+seen coarsely in training (256 px of up to 1.7 mm), so they are given that way. On sagittal slices what matters is
+local, and a larger field of view keeps the training spacing."""
 
 
 def train_network(
@@ -32,6 +44,7 @@ def train_network(
     processes: int,
     report: Callable[[str], None],
     slices: Path | None = None,
+    tensorboard: bool = False,
 ) -> NetworkContract:
     """Train a network from a configuration.
 
@@ -43,64 +56,128 @@ def train_network(
     device : cpu or cuda
     processes : for making the pool
     slices : folder of annotated slices (`models.training.annotated`), if the configuration wants a share of them
+    tensorboard : write curves as TensorBoard events too
 
     Raises
     ------
     ConfigurationError
-        if the configuration cannot be read, or wants annotated slices that are not there
+        if the configuration cannot be read, or what it wants is not there; if a checkpoint cannot be continued, or the
+        loss is not finite; if another training works in the same
+        folder, or writes a network of this name to the same output
     """
     config = read_config(name_or_path)
-    if config.annotated_share and slices is None:
-        raise ConfigurationError(f"{config.name} learns from annotated slices: name their folder with --slices")
+    _check_possible(config, slices, tensorboard)
     annotated = _annotated(config, slices) if slices and config.annotated_share else None
-    plan = PoolPlan(config.plane, config.pool_subjects)
-    pool = folder / f"pool-{plan.plane}-{plan.n_subjects}"
-    make_pool(pool, plan, processes=processes, report=report)
-    start = _start(config, output)
-    weights = dict(load_network(start, read_contract(start).weights_sha256, "cpu").state_dict()) if start else None
     checkpoints = folder / f"{config.name}-{config.sha256[:8]}"
-    trained = train(config, pool, checkpoints, device=device, report=report, annotated=annotated, start_weights=weights)
-    before = f"{read_contract(start).training_data}; then " if start else ""
-    contract = save_network(output, _contract(config, trained, before), trained.weights)
-    write_card(output, contract)
+    start, weights = _start(config, output, checkpoints)
+    with only_run(output / f".training-{config.name}"), only_run(checkpoints):
+        if weights is not None:
+            write_start(checkpoints, start)
+        _mention_others(checkpoints, report)
+        trained = train(
+            config,
+            _pool(config, folder, processes, report),
+            checkpoints,
+            device=device,
+            report=report,
+            annotated=annotated,
+            start_weights=weights,
+            start_sha256=start.weights_sha256,
+            tensorboard=tensorboard,
+        )
+        contract = save_network(output, _contract(config, trained, start, annotated), trained.weights)
+        write_card(output, contract)
     report(f"{config.name}: written to {output.name}/{config.name}.safetensors")
     return contract
 
 
+def _pool(config: TrainingConfig, folder: Path, processes: int, report: Callable[[str], None]) -> Path:
+    """Folder of the phantom slices, which are made if they are not there."""
+    plan = PoolPlan(config.plane, config.pool_subjects, config.size_px, config.seed)
+    with only_run(folder / plan.name):
+        make_pool(folder / plan.name, plan, processes=processes, report=report)
+    return folder / plan.name
+
+
+def _check_possible(config: TrainingConfig, slices: Path | None, tensorboard: bool) -> None:
+    """Refuse what would fail after hours."""
+    if config.annotated_share and slices is None:
+        raise ConfigurationError(f"{config.name} learns from annotated slices: name their folder with --slices")
+    if slices is not None and not config.annotated_share:
+        raise ConfigurationError(f"--slices is of no use to {config.name}: set annotated_share in its configuration")
+    if tensorboard and find_spec("tensorboard") is None:
+        raise ConfigurationError("--tensorboard needs a package: pip install 'lumbar-cohort[tensorboard]'")
+
+
+def _mention_others(checkpoints: Path, report: Callable[[str], None]) -> None:
+    """Say that checkpoints of other configurations of this name are left alone."""
+    if (checkpoints / CHECKPOINT).exists():
+        return
+    name = checkpoints.name.rpartition("-")[0]
+    others = sorted(path.parent.name for path in checkpoints.parent.glob(f"{name}-????????/{CHECKPOINT}"))
+    if others:
+        report(f"{name}: checkpoints of other configurations are not continued: {', '.join(others)}")
+
+
 def _annotated(config: TrainingConfig, folder: Path) -> Annotated:
-    grid = {"size": SIZE, "spacing_mm": config.spacing_mm}
-    return Annotated(read_annotated(folder, "training", **grid), read_annotated(folder, "validation", **grid))
+    def read(part: Part) -> AnnotatedSlices:
+        return read_annotated(folder, part, size=config.size_px, spacing_mm=config.spacing_mm, plane=config.plane)
+
+    return Annotated(read("training"), read("validation"))
 
 
-def _start(config: TrainingConfig, output: Path) -> str:
-    """Name or path of the network that this one starts from: one trained before, else the shipped one; "" if none."""
-    own = output / f"{config.start_from}.json"
-    return str(own) if config.start_from and own.exists() else config.start_from
+def _start(config: TrainingConfig, output: Path, checkpoints: Path) -> tuple[Start, dict[str, torch.Tensor] | None]:
+    """What the training starts from: a network trained before, else the shipped one; and its weights, which a
+    checkpoint has no need of."""
+    if not config.start_from:
+        return Start(), None
+    own, result = output / f"{config.start_from}.json", output / f"{config.name}.json"
+    path = find_contract(str(own) if own.exists() else config.start_from)
+    goes_on = (checkpoints / CHECKPOINT).exists()
+    if goes_on and path.resolve() == result.resolve():  # this training may have replaced what it started from
+        return read_start(checkpoints), None
+    contract = read_contract(str(path))
+    if goes_on:
+        return Start.of(contract), None
+    weights = dict(load_network(str(path), contract.weights_sha256, "cpu").state_dict())
+    fitting_weights(config, weights)
+    return Start.of(contract), weights
 
 
-def _contract(config: TrainingConfig, trained: Trained, before: str) -> NetworkContract:
+def _contract(config: TrainingConfig, trained: Trained, start: Start, annotated: Annotated | None) -> NetworkContract:
     learned = (
         f"phantom version {trained.phantom_version}, {config.pool_subjects} subjects, {config.iterations} iterations"
     )
     if config.annotated_share:
         learned += f", {config.annotated_share:.0%} of each batch real slices of {config.annotated_credit}"
+    credits = [*start.credit.split("; "), config.annotated_credit if config.annotated_share else ""]
     return NetworkContract(
         name=config.name,
         plane=config.plane,
         classes=config.classes,
         spacing_mm=config.spacing_mm,
-        max_side_px=MAX_SIDE_PX[config.plane],
+        max_side_px=round(MAX_SIDE[config.plane] * config.size_px),
         levels=config.levels,
         base_channels=config.base_channels,
         activation=config.activation,
         normalisation=NORMALISATION,
         weights_sha256="",
-        training_data=before + learned,
+        training_data="; then ".join([*([start.training_data] if start.name else []), learned]),
         trained_on=_trained_on(trained),
         phantom_dice=trained.validation_dice,
         annotated_dice=trained.annotated_dice,
-        credit=config.annotated_credit if config.annotated_share else "",
+        credit="; ".join(dict.fromkeys(credit for credit in credits if credit)),
+        annotated_patients=_patients(start, annotated),
     )
+
+
+def _patients(start: Start, annotated: Annotated | None) -> dict[str, list[str]]:
+    """Patients of the real slices by part, those of the network it started from included; numbers in their order."""
+    found = {part: set(numbers) for part, numbers in start.annotated_patients.items()}
+    if annotated:
+        for part, slices in (("training", annotated.training), ("validation", annotated.validation)):
+            found[part] = found.get(part, set()) | set(slices.patients)
+    return {part: sorted(numbers, key=lambda number: (len(number), number)) for part, numbers in found.items()}
 
 
 def _trained_on(trained: Trained) -> str:

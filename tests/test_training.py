@@ -1,14 +1,8 @@
-"""Training: pools, resume after a kill to the same weights, contracts and hashes, inference on the native grid."""
+"""Pools, contracts and hashes, inference on the native grid."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +15,7 @@ from cohort.stacks import ImageStack
 from models.inference import segment_stack
 from models.preprocessing import normalise
 from models.registry import NetworkContract, load_network, read_contract, save_network, shipped_networks
-from models.training.config import TrainingConfig, named_configs, read_config
-from models.training.loop import Trained, train
+from models.training.config import TrainingConfig, read_config
 from models.training.pool import PoolPlan, make_pool, read_pool
 from models.vnet import VNet, VNetConfig
 
@@ -39,69 +32,51 @@ SMALL = TrainingConfig(
 )
 
 
-LONG = dataclasses.replace(SMALL, iterations=500, crop_px=32)
-
-
 @pytest.fixture(scope="module")
 def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pool")
-    make_pool(folder, PoolPlan("sagittal", 3, first_seed=1), processes=1, report=lambda _: None)
+    make_pool(folder, PoolPlan("sagittal", 3), processes=1, report=lambda _: None)
     return folder
 
 
-def _train(config: TrainingConfig, pool: Path, folder: Path) -> Trained:
-    return train(config, pool, folder, device="cpu", report=lambda _: None)
-
-
 def test_a_pool_is_made_once(pool: Path) -> None:
-    slices, shard = read_pool(pool)
-    assert slices.images.shape == (6, 256, 256)
-    assert slices.masks.shape == (6, 3, 256, 32)
-    assert set(shard) == {0}
+    slices = read_pool(pool)
+    assert slices.tissue.shape == (8, 4, 256, 256)
+    assert slices.masks.shape == (8, 3, 256, 32)
+    assert slices.subjects.tolist() == [2000, 2000, 10_000, 10_000, 10_001, 10_001, 10_002, 10_002]
+    assert slices.held_back.tolist() == [True] * 2 + [False] * 6
     before = [path.stat().st_mtime_ns for path in pool.glob("*.npz")]
-    make_pool(pool, PoolPlan("sagittal", 3, first_seed=1), processes=1, report=lambda _: None)
+    make_pool(pool, PoolPlan("sagittal", 3), processes=1, report=lambda _: None)
     assert before == [path.stat().st_mtime_ns for path in pool.glob("*.npz")]
 
 
-def test_the_same_seed_gives_the_same_weights(pool: Path, tmp_path: Path) -> None:
-    first, second = (_train(SMALL, pool, tmp_path / name) for name in ("a", "b"))
-    assert all(torch.equal(first.weights[name], second.weights[name]) for name in first.weights)
+def test_what_a_killed_drawing_left_is_removed_and_the_rest_is_said_with_the_time_left(tmp_path: Path) -> None:
+    (tmp_path / ".tmp-0.npz").write_bytes(b"half")
+    lines: list[str] = []
+    make_pool(tmp_path, PoolPlan("sagittal", 1), processes=1, report=lines.append)
+    assert {path.name for path in tmp_path.iterdir()} == {"shard-held-back-0000.npz", "shard-learned-0000.npz"}
+    assert [line.split(", about")[0] for line in lines[1:]] == ["pool: shard 1/2", "pool: shard 2/2"]
+    assert lines[-1].endswith("about 0:00:00 left")
 
 
-def test_a_killed_training_resumes_to_the_same_weights(pool: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "killed"
-    code = (
-        "from pathlib import Path; import tests.test_training as t, torch; torch.set_num_threads(1);"
-        f"t._train(t.LONG, Path({str(pool)!r}), Path({str(folder)!r}))"
+def test_no_pool_learns_from_what_another_is_judged_by() -> None:
+    plans = [PoolPlan("sagittal", n, seed=seed) for n in (1, 7, 640, 960, 100_000) for seed in (0, 1)]
+    for plan in plans:
+        assert len(plan.learned) == plan.n_subjects
+        assert 1 <= len(plan.held_back) <= 80
+        assert not any(set(plan.learned) & set(other.held_back) for other in plans)
+        seeds = [seed for _, seeds in plan.shards() for seed in seeds]
+        assert seeds == [*plan.held_back, *plan.learned]
+    assert not set(PoolPlan("sagittal", 100_000).learned) & set(PoolPlan("sagittal", 960, seed=1).learned)
+    assert len({plan.name for plan in plans}) == len(plans)
+
+
+def test_the_vertebral_network_goes_on_with_new_subjects() -> None:
+    first, again = (
+        PoolPlan(config.plane, config.pool_subjects, config.size_px, config.seed)
+        for config in map(read_config, ("vertebral_body", "vertebral_body_again"))
     )
-    root = Path(__file__).parents[1]
-    child = subprocess.Popen([sys.executable, "-c", code], cwd=root)
-    deadline = time.monotonic() + 120
-    while not (folder / "checkpoint.pt").exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    os.kill(child.pid, signal.SIGKILL)
-    child.wait()
-    stopped_at = torch.load(folder / "checkpoint.pt", weights_only=True)["iteration"]
-    assert stopped_at == 250
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # sums of another number of threads differ in the last bit
-    try:
-        resumed = _train(LONG, pool, folder)
-        whole = _train(LONG, pool, tmp_path / "whole")
-    finally:
-        torch.set_num_threads(threads)
-    assert all(torch.equal(resumed.weights[name], whole.weights[name]) for name in whole.weights)
-
-
-def test_shipped_configurations_read_and_unknown_keys_are_refused(tmp_path: Path) -> None:
-    assert named_configs() == ["disc", "muscle", "vertebral_body", "vertebral_body_again"]
-    assert read_config("disc").start_from == "vertebral_body"
-    path = tmp_path / "mine.toml"
-    path.write_text('name = "x"\nepochs = 3\n')
-    with pytest.raises(ConfigurationError, match="epochs"):
-        read_config(str(path))
-    with pytest.raises(ConfigurationError, match="no training configuration"):
-        read_config("liver")
+    assert not set(first.learned) & set(again.learned)
 
 
 @pytest.fixture

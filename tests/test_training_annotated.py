@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -13,18 +14,21 @@ from click.testing import CliRunner
 from test_training import SMALL
 
 from cohort.errors import ConfigurationError
+from cohort.terms import MUSCLES
 from models.losses import dice_and_cross_entropy
 from models.training.annotated import (
     BODY,
     CANAL,
     DISC,
+    UNSURE,
     VERTEBRA,
     Annotated,
     bodies_in_front_of_canal,
+    divide_vertebrae,
     part_of_patient,
     read_annotated,
 )
-from models.training.augment import recolour
+from models.training.augment import augment, recolour
 from models.training.loop import train
 from models.training.pool import PoolPlan, make_pool
 from pipelines.cli import main
@@ -70,6 +74,25 @@ def test_only_what_lies_in_front_of_the_canal_is_a_body() -> None:
     assert bodies_in_front_of_canal(label) is None
 
 
+def test_where_the_canal_is_not_seen_discs_show_the_posterior_wall() -> None:
+    label = _label()
+    divided = divide_vertebrae(label, (1.0, 1.0))
+    assert divided is not None
+    bodies = bodies_in_front_of_canal(label)
+    assert np.array_equal(divided == BODY, bodies)
+    assert not (divided == UNSURE).any()
+    label[label == CANAL] = 0
+    from_discs = divide_vertebrae(label, (1.0, 1.0))
+    assert from_discs is not None
+    assert not ((from_discs == VERTEBRA) & bodies).any()
+    assert not ((from_discs == BODY) & ~bodies).any()
+    assert (from_discs[80:108, 50:83] == BODY).all()  # between two discs
+    assert (from_discs[80:108, 85:90] == UNSURE).all()  # too near the line between them
+    assert (from_discs[40:68, 50:90] == UNSURE).all()  # above the topmost disc
+    label[label == DISC] = 0
+    assert divide_vertebrae(label, (1.0, 1.0)) is None
+
+
 def test_every_patient_is_in_one_part_for_ever(folder: Path) -> None:
     parts = {str(patient): part_of_patient(str(patient)) for patient in range(N_PATIENTS)}
     assert set(parts.values()) == {"training", "validation", "test"}
@@ -96,10 +119,34 @@ def test_nothing_is_claimed_where_nobody_drew(folder: Path) -> None:
     top, bottom = np.flatnonzero(bodies.any(axis=1))[0], np.flatnonzero(discs.any(axis=1))[-1]
     assert not known[0, :, :top][[0, 2]].any()
     assert known[0, 0, bottom + 1 :].all()
-    assert not known[0, 2, bottom + 1 :].any()
+    assert known[0, 2, bottom + 1 :].all()  # the lowest disc is always labelled: what is dark below it is none
     assert np.array_equal(known[0, 1], slices.regions[0] > 0)
-    with pytest.raises(ConfigurationError, match="psoas"):
-        slices.targets(("psoas",))
+    with pytest.raises(ConfigurationError, match="liver"):
+        slices.targets(("liver",))
+
+
+def test_muscles_are_read_from_axial_slices_and_those_not_drawn_are_unknown(tmp_path: Path) -> None:
+    for name in ("images", "labels"):
+        (tmp_path / name).mkdir()
+    patient = next(str(n) for n in range(100) if part_of_patient(str(n)) == "training")
+    label = np.zeros((100, 120), np.uint8)
+    label[60:80, 40:80], label[40:58, 20:40] = 2, 3
+    for k, part in enumerate((label, np.zeros_like(label))):
+        cv2.imwrite(str(tmp_path / "images" / f"{patient}_t1_slice{k}.png"), part * 40 + 30)
+        cv2.imwrite(str(tmp_path / "labels" / f"{patient}_t1_slice{k}.png"), part)
+    (tmp_path / "series.csv").write_text(f'new_file_name,PixelSpacing\n{patient}_t1,"[2.0, 1.0]"\n')
+    slices = read_annotated(tmp_path, "training", size=256, spacing_mm=1.0, plane="axial")
+    assert len(slices.images) == 1  # the one without a muscle is left out
+    masks, known = slices.targets(MUSCLES)
+    area = masks[0].sum(axis=(1, 2))
+    assert area.tolist() == [0, 20 * 40 * 2, 18 * 20 * 2, 0]
+    assert known[0].mean(axis=(1, 2)).tolist() == [0, 1, 1, 0]
+    image = torch.from_numpy(slices.images.astype(np.float32))[:, None]
+    regions = torch.from_numpy(slices.regions)[:, None]
+    assert torch.equal(recolour(image, regions, np.random.default_rng(0)), image)  # no contrast is invented
+    cv2.imwrite(str(tmp_path / "labels" / f"{patient}_t1_slice0.png"), label + 2)
+    with pytest.raises(ConfigurationError, match="sagittal labels are 0 to 3"):
+        read_annotated(tmp_path, "training", size=256, spacing_mm=1.0)
 
 
 def test_unknown_pixels_do_not_change_the_loss() -> None:
@@ -118,8 +165,7 @@ def test_unknown_pixels_do_not_change_the_loss() -> None:
 def test_recolouring_changes_labelled_regions_alone() -> None:
     regions = torch.from_numpy(_label())[None, None].repeat(12, 1, 1, 1)
     images = torch.full(regions.shape, 0.5)
-    generator = torch.Generator().manual_seed(3)
-    found = recolour(images, regions, generator)
+    found = recolour(images, regions, np.random.default_rng(3))
     far = torch.nn.functional.max_pool2d((regions > 0).float(), 3, 1, 1) == 0
     assert torch.equal(found[far], images[far])
     disc, canal = regions == DISC, regions == CANAL
@@ -129,7 +175,7 @@ def test_recolouring_changes_labelled_regions_alone() -> None:
 
 def test_a_training_with_real_slices_is_repeatable_and_uses_them(folder: Path, tmp_path: Path) -> None:
     pool = tmp_path / "pool"
-    make_pool(pool, PoolPlan("sagittal", 2, first_seed=1), processes=1, report=lambda _: None)
+    make_pool(pool, PoolPlan("sagittal", 2), processes=1, report=lambda _: None)
     config = dataclasses.replace(SMALL, annotated_share=0.5, annotated_credit="a test")
     parts = [read_annotated(folder, part, size=256, spacing_mm=1.0) for part in ("training", "validation")]
     real = Annotated(*parts)
@@ -148,8 +194,84 @@ def test_a_configuration_that_wants_slices_says_so(tmp_path: Path) -> None:
     config = tmp_path / "own.toml"
     config.write_text(
         'name = "own"\nplane = "sagittal"\nclasses = ["disc"]\nspacing_mm = 1.0\n'
-        "iterations = 1\nannotated_share = 0.5\n"
+        "iterations = 1\nannotated_share = 0.5\nannotated_credit = 'a test'\n"
     )
     result = CliRunner().invoke(main, ["train", str(config), "--folder", str(tmp_path)])
     assert result.exit_code == 2
     assert "--slices" in result.output
+
+
+TRAINED = next(str(n) for n in range(100) if part_of_patient(str(n)) == "training")
+
+
+@pytest.fixture
+def one(tmp_path: Path) -> Path:
+    """A folder of one training slice without fault."""
+    for name in ("images", "labels"):
+        (tmp_path / name).mkdir()
+    _write(tmp_path, "images", (_label() * 60).astype(np.uint8))
+    _write(tmp_path, "labels", _label())
+    (tmp_path / "series.csv").write_text(f'new_file_name,PixelSpacing\n{TRAINED}_t2,"[1.0, 1.0]"\n')
+    return tmp_path
+
+
+def _write(folder: Path, part: str, picture: np.ndarray) -> None:
+    cv2.imwrite(str(folder / part / f"{TRAINED}_t2_slice0.png"), picture)
+
+
+def _row(text: str) -> Callable[[Path], object]:
+    return lambda folder: (folder / "series.csv").write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (lambda folder: _write(folder, "images", _label().astype(np.uint16) * 300), "image .*has 16 bit, 1 channels"),
+        (lambda folder: _write(folder, "labels", _label().astype(np.uint16) + 256), "label .*has 16 bit, 1 channels"),
+        (lambda folder: _write(folder, "images", np.dstack([_label()] * 3)), "image .*has 8 bit, 3 channels"),
+        (lambda folder: _write(folder, "labels", _label()[::2]), r"label .*has \(100, 160\) pixels, its image"),
+        (lambda folder: (folder / "labels" / f"{TRAINED}_t2_slice0.png").unlink(), "label .*missing or cannot be read"),
+        (
+            lambda folder: (folder / "images" / f"{TRAINED}_t2_slice0.png").write_bytes(b"x"),
+            "image .*missing or cannot",
+        ),
+        (lambda folder: (folder / "images").rename(folder / "pictures"), "has no folder images"),
+        (_row("new_file_name\n1_t2\n"), "has no column PixelSpacing"),
+        (_row(""), "has no column PixelSpacing and no column new_file_name"),
+        (_row('new_file_name,PixelSpacing\nother,"[1, 1]"\n'), f"has no row {TRAINED}_t2"),
+        (_row(f"new_file_name,PixelSpacing\n{TRAINED}_t2,1.0\n"), f"row {TRAINED}_t2: PixelSpacing '1.0' is not"),
+        (_row(f"new_file_name,PixelSpacing\n{TRAINED}_t2\n"), f"row {TRAINED}_t2: PixelSpacing '' is not"),
+        (_row(f'new_file_name,PixelSpacing\n{TRAINED}_t2,"[0, 0]"\n'), "both above 0"),
+        (_row(f'new_file_name,PixelSpacing\n{TRAINED}_t2,"[nan, 1]"\n'), "both above 0"),
+        (lambda folder: (folder / "series.csv").write_bytes(b"\xff\xfe\x00"), "is not a CSV file in UTF-8"),
+    ],
+)
+def test_faults_of_a_folder_are_refused_in_words(fault: Callable[[Path], object], words: str, one: Path) -> None:
+    fault(one)
+    with pytest.raises(ConfigurationError, match=words) as error:
+        read_annotated(one, "training", size=256, spacing_mm=1.0)
+    assert str(one) not in str(error.value)
+
+
+def test_what_computers_leave_in_folders_does_no_harm(one: Path) -> None:
+    (one / "images" / ".DS_Store").write_bytes(b"x")
+    (one / "images" / "Thumbs.db").write_bytes(b"x")
+    text = (one / "series.csv").read_text()
+    (one / "series.csv").write_text(text, encoding="utf-8-sig")
+    assert read_annotated(one, "training", size=256, spacing_mm=1.0).patients == (TRAINED,)
+
+
+def test_augmentation_draws_geometry_from_the_cpu_and_noise_alone_from_the_device() -> None:
+    masks = (torch.from_numpy(_label())[None, None].repeat(4, 1, 1, 1) > 0).float()
+    images = masks * 0.8 + 0.1
+
+    def augmented(seed: int, noise: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return augment(images, masks, 96, np.random.default_rng(seed), torch.Generator().manual_seed(noise))
+
+    for seed in range(12):
+        (first, its_masks), (second, other_masks) = augmented(seed, 0), augmented(seed, 1)
+        assert first.shape == its_masks.shape == (4, 1, 96, 96)
+        assert set(its_masks.unique().tolist()) <= {0.0, 1.0}
+        assert torch.equal(its_masks, other_masks)
+        assert 0 < float((first - second).abs().mean()) < 0.1
+        assert all(torch.equal(*pair) for pair in zip((first, its_masks), augmented(seed, 0), strict=True))

@@ -14,8 +14,10 @@ import numpy.typing as npt
 from cohort.geometry import StackGeometry
 from cohort.stacks import ImageStack, LabelledStack, Plane
 from cohort.terms import MUSCLE_LABELS, MUSCLES, SACRAL_BODY, SIDES, VERTEBRAL_BODY
-from models.phantom.anatomy import Anatomy, Disc, draw_anatomy
-from models.phantom.mri import DEMO_SCANNER, Contrast, acquire, draw_contrast
+from models.phantom.acquisition import acquire_slices
+from models.phantom.anatomy import Anatomy, draw_anatomy
+from models.phantom.bodies import Disc
+from models.phantom.mri import DEMO_SCANNER, Contrast, draw_contrast
 from models.phantom.sampling import Subject, TissueSlice, cut, draw_subject, tissue_at, voxel_centres
 from models.phantom.vertebral_column import DISC_INSET_MM, disc_centre, disc_depth
 
@@ -153,10 +155,8 @@ def t2_contrast(exam: PhantomExam) -> Contrast:
 
 def stack_image(exam: PhantomExam, slices: tuple[TissueSlice, ...], contrast: Contrast) -> npt.NDArray[np.uint16]:
     """[slice, row, column] stored values, about 12 bit."""
-    rng = np.random.default_rng([exam.plan.seed, 13])
-    skin = float(exam.subject.soft.track[:, 4].mean()) + exam.anatomy.habitus.subcutaneous_mm
-    images = [acquire(slice_, contrast, DEMO_SCANNER, rng, back_y_mm=skin) for slice_ in slices]
-    volume = np.stack(images)
+    seed, back_y_mm = [exam.plan.seed, 13], exam.subject.back_y_mm
+    volume = acquire_slices(slices, contrast, DEMO_SCANNER, seed=seed, back_y_mm=back_y_mm)
     return np.asarray(np.clip(volume / np.percentile(volume, 99.5) * 2400, 0, 4095), dtype=np.uint16)
 
 

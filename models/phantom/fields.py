@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import gaussian_filter, map_coordinates, zoom
+from scipy.ndimage import gaussian_filter, map_coordinates
 
 Array = npt.NDArray[np.float32]
 
@@ -28,19 +28,28 @@ class Cloud:
     def _bounds(self) -> tuple[Array, Array]:
         padding = -len(self.points) % _CHUNK
         chunks = np.concatenate([self.points, np.repeat(self.points[-1:], padding, axis=0)]).reshape(-1, _CHUNK, 3)
-        return chunks.min(axis=1), chunks.max(axis=1)
+        # contiguous [3, chunk]: each axis is compared on its own, most chunks fall at the first
+        return np.ascontiguousarray(chunks.min(axis=1).T), np.ascontiguousarray(chunks.max(axis=1).T)
+
+    @cached_property
+    def _box(self) -> tuple[Array, Array]:
+        low, high = self._bounds
+        return low.min(axis=1), high.max(axis=1)
 
     def near(self, centre: npt.ArrayLike, radius: float) -> npt.NDArray[np.intp]:
         """Indices of points within a cube of half-width `radius` around `centre`."""
-        low, high = self._bounds
         middle = np.asarray(centre, dtype=np.float32)
-        chunks = np.nonzero(((low < middle + radius) & (high > middle - radius)).all(axis=1))[0]
-        if not len(chunks):
-            return chunks
+        start, stop = middle - radius, middle + radius
+        if (self._box[0] >= stop).any() or (self._box[1] <= start).any():
+            return np.zeros(0, np.intp)
+        chunks = np.arange(len(self._bounds[0][0]))
+        for low, high, a, b in zip(*self._bounds, start, stop, strict=True):
+            chunks = chunks[(low[chunks] < b) & (high[chunks] > a)]
         index = (chunks[:, None] * _CHUNK + np.arange(_CHUNK)).ravel()
         index = index[index < len(self.points)]
-        delta = np.abs(self.points[index] - middle)
-        return np.asarray(index[(delta[:, 0] < radius) & (delta[:, 1] < radius) & (delta[:, 2] < radius)])
+        for axis in range(3):
+            index = index[np.abs(self.points[index, axis] - middle[axis]) < radius]
+        return np.asarray(index)
 
 
 def periodic_noise(seed: int, stream: int, *, sigma: float = 1.5) -> Array:
@@ -62,14 +71,6 @@ def between_points(field: Array, points: Array, cell_mm: tuple[float, float, flo
     return np.asarray(map_coordinates(field, index, order=1, mode="grid-wrap"), dtype=np.float32)
 
 
-def smooth_plane(rng: np.random.Generator, shape: tuple[int, int], cells: int, amplitude: float) -> Array:
-    """[rows, columns] smooth random field with about `cells` bumps along each axis and this standard deviation."""
-    knots = rng.standard_normal((cells + 3, cells + 3)).astype(np.float32)
-    factors = (shape[0] / cells, shape[1] / cells)
-    field = zoom(knots, factors, order=1 if cells > 24 else 3)[: shape[0], : shape[1]]
-    return np.asarray(amplitude * field / (field.std() + 1e-6), dtype=np.float32)
-
-
 def smooth_line(rng: np.random.Generator, n: int, knots: int, amplitude: float) -> Array:
     """[n] smooth random curve through `knots` normal values."""
     values = rng.normal(0, amplitude, knots)
@@ -81,9 +82,13 @@ def capsule(points: Array, ends: npt.ArrayLike, radii: npt.ArrayLike) -> Array:
     away."""
     segment, reach = np.asarray(ends, dtype=np.float32), np.asarray(radii, dtype=np.float32)
     low, high = segment.min(axis=0) - reach, segment.max(axis=0) + reach
-    x, y, z = points.T
-    index = np.nonzero((y > low[1]) & (y < high[1]) & (z > low[2]) & (z < high[2]) & (x > low[0]) & (x < high[0]))[0]
     distance = np.full(len(points), np.inf, np.float32)
+    index = np.nonzero((points[:, 0] > low[0]) & (points[:, 0] < high[0]))[0]
+    for axis in (1, 2):
+        along = points[index, axis]
+        index = index[(along > low[axis]) & (along < high[axis])]
+    if not len(index):
+        return distance
     start, stop = segment / reach
     q = points[index] / reach - start
     axis = stop - start

@@ -1,4 +1,4 @@
-"""Turn tissue into a magnitude MR image: contrast, coil, chemical shift, ghosts, k-space, noise.
+"""What an acquisition does to tissues: the signal of each, and the imperfections of the scanner.
 
 Spin-echo signal S = rho (1 - exp(-TR/T1)) exp(-TE/T2) per species; water and fat make separate images, and fat is
 shifted along the frequency axis by 220 (1.5 T) or 440 Hz (3 T) over the bandwidth per pixel (0.35-2.7 px in 196
@@ -13,10 +13,8 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import gaussian_filter
 
-from models.phantom.fields import Array, smooth_plane
-from models.phantom.sampling import TissueSlice
+from models.phantom.fields import Array
 from models.phantom.tissues import N_TISSUES, Tissue, property_table
 
 Weighting = Literal["t1", "t2", "random"]
@@ -47,21 +45,32 @@ class Scanner:
     bias: float
     roll_off: float
     """Loss of signal towards the ends of the field of view."""
+    roll_centre: float
+    """Its middle, in half fields of view from their centre."""
+    roll_power: float
     shift_px: float
     """Chemical shift along the frequency axis."""
     frequency_axis: int
     """0 rows, 1 columns."""
     ghost: float
+    ghost_offset: float
+    """Distance of the ghosts as a share of the field of view."""
     saturation: float
     """Depth of an anterior saturation band, 0 none."""
+    saturation_edge_mm: float
+    """Its edge, in front of the middle of the spine."""
+    saturation_width_mm: float
+    blur_px: float
+    """Blur of the water image beyond its resolution."""
     resolution: tuple[float, float]
     """Acquired over displayed pixel size along rows and columns."""
     apodised: bool
 
 
 DEMO_SCANNER = Scanner(
-    snr=32, coil_decay_mm=170, coil_floor=0.35, bias=0.08, roll_off=0.1, shift_px=0.6, frequency_axis=1, ghost=0.0,
-    saturation=0.0, resolution=(1.15, 1.05), apodised=True,
+    snr=32, coil_decay_mm=170, coil_floor=0.35, bias=0.08, roll_off=0.1, roll_centre=0.0, roll_power=3.0, shift_px=0.6,
+    frequency_axis=1, ghost=0.0, ghost_offset=0.0, saturation=0.0, saturation_edge_mm=60.0, saturation_width_mm=5.0,
+    blur_px=0.25, resolution=(1.15, 1.05), apodised=True,
 )  # fmt: skip
 
 
@@ -74,13 +83,25 @@ def draw_scanner(rng: np.random.Generator) -> Scanner:
         coil_floor=float(rng.uniform(0.02, 0.4)),
         bias=float(rng.uniform(0, 0.35)),
         roll_off=float(rng.uniform(0, 0.6)),
+        roll_centre=float(rng.normal(0, 0.15)),
+        roll_power=float(rng.uniform(2, 6)),
         shift_px=float(rng.uniform(-2.2, 2.2)) if rng.random() < 0.8 else 0.0,
         frequency_axis=int(rng.integers(0, 2)),
         ghost=float(rng.uniform(0.01, 0.08)) if rng.random() < 0.35 else 0.0,
+        ghost_offset=float(rng.uniform(0.05, 0.5)),
         saturation=float(rng.uniform(0.5, 0.97)) if rng.random() < 0.35 else 0.0,
+        saturation_edge_mm=float(rng.uniform(45, 80)),
+        saturation_width_mm=float(rng.uniform(3, 10)),
+        blur_px=float(rng.uniform(0, 0.5)),
         resolution=resolution if rng.random() < 0.5 else resolution[::-1],
         apodised=bool(rng.random() < 0.5),
     )
+
+
+def draw_weighting(rng: np.random.Generator) -> Weighting:
+    """T1 in five of eight, the rest T2 and random contrasts in equal parts."""
+    share = rng.random()
+    return "t1" if share < 0.62 else "t2" if share < 0.8 else "random"
 
 
 def draw_contrast(rng: np.random.Generator, weighting: Weighting, *, jitter: float = 0.12) -> Contrast:
@@ -96,8 +117,9 @@ def draw_contrast(rng: np.random.Generator, weighting: Weighting, *, jitter: flo
     t1, t2 = table[:, 1 if field_t == 3.0 else 0], table[:, 2]
     density, fat_share = np.minimum(table[:, 3], 1.1), table[:, 4].copy()
     marrow = np.clip(rng.normal(0.25 + 0.35 * rng.random(), 0.05), 0.1, 0.8)
-    for tissue in (Tissue.MARROW, Tissue.SACRAL_MARROW, Tissue.POSTERIOR_MARROW):
-        fat_share[tissue] = np.clip(marrow + rng.normal(0.03, 0.04), 0.1, 0.85)
+    steps = {Tissue.RED_MARROW: -0.12, Tissue.YELLOW_MARROW: 0.15}
+    for tissue in (Tissue.MARROW, Tissue.SACRAL_MARROW, Tissue.POSTERIOR_MARROW, *steps):
+        fat_share[tissue] = np.clip(marrow + steps.get(tissue, 0.0) + rng.normal(0.03, 0.04), 0.1, 0.85)
     tr, te = (rng.uniform(380, 800), rng.uniform(7, 22)) if weighting == "t1" else (rng.uniform(2200, 5000), 0.0)
     if weighting != "t1":
         te = rng.uniform(70, 130) if rng.random() < 0.75 else rng.uniform(15, 50)
@@ -123,6 +145,8 @@ def _random_signal(rng: np.random.Generator) -> npt.NDArray[np.float64]:
     signal[Tissue.CORTEX] *= rng.uniform(0.1, 0.5)
     alike = {
         Tissue.SACRAL_MARROW: Tissue.MARROW,
+        Tissue.RED_MARROW: Tissue.MARROW,
+        Tissue.YELLOW_MARROW: Tissue.MARROW,
         Tissue.POSTERIOR_MARROW: Tissue.MARROW,
         Tissue.EPIDURAL_FAT: Tissue.VISCERAL_FAT,
         Tissue.SUBCUTANEOUS_FAT: Tissue.VISCERAL_FAT,
@@ -132,90 +156,3 @@ def _random_signal(rng: np.random.Generator) -> npt.NDArray[np.float64]:
         signal[tissue] = signal[model] * max(rng.normal(1, 0.08), 0.5)
     signal[Tissue.ANNULUS] = signal[Tissue.NUCLEUS] * rng.uniform(0.6, 1.05)
     return np.asarray(signal)
-
-
-def acquire(
-    slice_: TissueSlice,
-    contrast: Contrast,
-    scanner: Scanner,
-    rng: np.random.Generator,
-    *,
-    back_y_mm: float,
-) -> Array:
-    """Magnitude image of one slice, float32 [row, column], in units of the contrast's signal.
-
-    Parameters
-    ----------
-    back_y_mm : LPS y of the skin of the back, from which the surface coil's sensitivity falls off
-    """
-    water, fat = (signal[slice_.tissue].mean(axis=0) for signal in (contrast.water, contrast.fat))
-    texture = _texture(slice_.tissue[0], rng)
-    water, fat = water * texture, _shift(fat * texture, scanner.shift_px, scanner.frequency_axis)
-    image = np.maximum(gaussian_filter(water, rng.uniform(0, 0.5)) + fat, 0)
-    image *= _sensitivity(slice_.points_mm, scanner, rng, back_y_mm)
-    if scanner.saturation:
-        image *= _saturation_band(slice_.points_mm, scanner, rng)
-    if scanner.ghost:
-        image = _ghosts(image, scanner, rng)
-    marrow = np.isin(slice_.tissue[0], (Tissue.MARROW, Tissue.MUSCLE))
-    level = float(np.median(image[marrow])) if marrow.any() else float(np.percentile(image, 70))
-    return _through_k_space(image, scanner, rng, noise=level / scanner.snr)
-
-
-def _texture(tissue: npt.NDArray[np.uint8], rng: np.random.Generator) -> Array:
-    """Multiplicative texture at four scales, its strength drawn per tissue (a measured 20 % in marrow, coil
-    included)."""
-    shape = (tissue.shape[0], tissue.shape[1])
-    fine = sum(smooth_plane(rng, shape, cells, 0.05) for cells in (6, 24, 64, 128))
-    strength = rng.uniform(0.3, 1.5, N_TISSUES).astype(np.float32)
-    return np.asarray(1 + fine * strength[tissue], dtype=np.float32)
-
-
-def _shift(image: Array, pixels: float, axis: int) -> Array:
-    """Shift by a fraction of pixels, linear interpolation."""
-    whole = int(np.floor(pixels))
-    share = pixels - whole
-    return np.asarray((1 - share) * np.roll(image, whole, axis) + share * np.roll(image, whole + 1, axis), np.float32)
-
-
-def _sensitivity(points_mm: Array, scanner: Scanner, rng: np.random.Generator, back_y_mm: float) -> Array:
-    shape = (points_mm.shape[0], points_mm.shape[1])
-    depth = np.clip(back_y_mm - points_mm[..., 1], 0, None)
-    coil = np.exp(-depth / scanner.coil_decay_mm) * (1 - scanner.coil_floor) + scanner.coil_floor
-    field = np.exp(smooth_plane(rng, shape, 4, scanner.bias))
-    along = np.linspace(-1, 1, shape[0])[:, None] - rng.normal(0, 0.15)
-    ends = 1 - scanner.roll_off * np.clip(np.abs(along), 0, 1.2) ** rng.uniform(2, 6)
-    return np.asarray(coil * field * np.clip(ends, 0.02, None), dtype=np.float32)
-
-
-def _saturation_band(points_mm: Array, scanner: Scanner, rng: np.random.Generator) -> Array:
-    edge = -rng.uniform(25, 60) - 20
-    return np.asarray(
-        1 - scanner.saturation / (1 + np.exp((points_mm[..., 1] - edge) / rng.uniform(3, 10))), np.float32
-    )
-
-
-def _ghosts(image: Array, scanner: Scanner, rng: np.random.Generator) -> Array:
-    axis = 1 - scanner.frequency_axis
-    offset = int(rng.uniform(0.05, 0.5) * image.shape[axis])
-    return np.asarray(
-        image + scanner.ghost * (np.roll(image, offset, axis) + np.roll(image, -offset, axis)), np.float32
-    )
-
-
-def _through_k_space(image: Array, scanner: Scanner, rng: np.random.Generator, *, noise: float) -> Array:
-    """Crop k-space to the acquired matrix (Gibbs ringing), add complex noise of that band, take the magnitude
-    (Rician)."""
-    spectrum = np.fft.fft2(image)
-    window = np.ones(image.shape, np.float32)
-    for axis in range(2):
-        n = image.shape[axis]
-        k, limit = np.abs(np.fft.fftfreq(n)) * 2, 1 / scanner.resolution[axis]
-        profile = (k <= limit).astype(np.float32)
-        if scanner.apodised:
-            profile *= 0.5 + 0.5 * np.cos(np.pi * np.clip(k / limit, 0, 1) * 0.6)
-        window *= profile[:, None] if axis == 0 else profile[None, :]
-    grain = np.fft.fft2(rng.standard_normal(image.shape) + 1j * rng.standard_normal(image.shape))
-    grain = np.fft.ifft2(grain * (window > 0))
-    grain *= noise / (grain.real.std() + 1e-9)
-    return np.asarray(np.abs(np.fft.ifft2(spectrum * window) + grain), dtype=np.float32)

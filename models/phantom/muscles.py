@@ -1,13 +1,13 @@
 """The four paraspinal muscles of each side as star-shaped cross-sections that change smoothly from level to level.
 
 Coordinates: X = (x - x of the spine) / W, lateral positive on the side in question, and Y = (y - y of the spine) / W,
-with W the body width at that level. Outlines for multifidus and erector spinae are control polygons drawn after the
-normalised table of 168 axial slices (docs/phantom.md); psoas and quadratus lumborum are ellipses.
+with W the body width at that level. Erector spinae is a control polygon, the other three are ellipses with an irregular
+rim; sizes and places in `tables`. Outlines of erector spinae run on beneath multifidus, which is painted over it: so
+the two touch, and the fat between them is a matter of `soft_tissue`.
 """
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,8 @@ LEVEL_NODES = np.linspace(-3.0, 7.0, 81)
 """Level coordinate of the tables: 0 at L1's centre, 1 at L2's, ..., 5 at S1's."""
 
 _N_ANGLES = 128
+_POINTS_PER_EDGE = 12
+"""Into which the edges of outlines are divided before they are resampled."""
 
 
 @dataclass(frozen=True)
@@ -50,28 +52,37 @@ def draw_muscles(anatomy: Anatomy) -> dict[tuple[str, str], CrossSections]:
     shared = _Shared(
         psoas_y=float(rng.normal(0, 0.05)),
         quadratus_xy=rng.normal(0, 0.05, 2),
-        tip=tables.SPINOUS_TIP * float(rng.normal(1, 0.04)),
-        multifidus_jitter=rng.normal(0, 0.025, (8, 2)),
-        erector_jitter=rng.normal(0, 0.025, (10, 2)),
-        cleft=float(rng.uniform(0, 0.05)),
+        border=float(np.exp(rng.normal(0, 0.13))),
+        lean=float(rng.normal(0, 0.10)),
+        cover=float(rng.normal(0, 0.05)),
+        triangle=float(rng.uniform(-0.05, 0.25)),
+        tent=habitus.tent,
+        erector_jitter=rng.normal(0, 0.02, (12, 2)),
     )
     sections = {}
     for s, side in enumerate(SIDES):
         for m, muscle in enumerate(MUSCLES):
             scale = habitus.muscle * habitus.side_scale[m, s]
-            outlines = _OUTLINES[muscle](shared, scale, rng)
-            sections[muscle, side] = _star(outlines)
+            sections[muscle, side] = _star(_OUTLINES[muscle](shared, scale, rng))
     return sections
 
 
 @dataclass(frozen=True)
 class _Shared:
+    """What both sides of a subject have in common, in W and rad."""
+
     psoas_y: float
     quadratus_xy: npt.NDArray[np.float64]
-    tip: float
-    multifidus_jitter: npt.NDArray[np.float64]
+    border: float
+    """Factor on the lateral reach of multifidus: where it meets erector spinae."""
+    lean: float
+    cover: float
+    """How far erector spinae covers multifidus from behind at L1-L3."""
+    triangle: float
+    """Multifidus broader in front (its base on the lamina) than behind."""
+    tent: float
+    """Fat between fascia and muscle at S1."""
     erector_jitter: npt.NDArray[np.float64]
-    cleft: float
 
 
 def _by_level(table: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -84,27 +95,45 @@ def _fade(above: float, below: float) -> npt.NDArray[np.float64]:
     return np.clip(np.minimum((LEVEL_NODES - above) / 0.8, (below - LEVEL_NODES) / 0.8), 0.0, 1.0)
 
 
+def fascia_depth(anatomy: Anatomy, X: Array, level: Array) -> Array:
+    """[n] Y of the thoracolumbar fascia at |X|: level over the muscles' bellies, then bent forward, below L4 sooner."""
+    narrow = 1 + 0.2 * np.clip(level - 3, 0, 2)
+    bend = np.maximum(np.abs(X) * narrow / anatomy.habitus.muscle - 0.6, 0.0)
+    return np.asarray(tables.SPINOUS_TIP - 0.47 * bend * bend, dtype=np.float32)
+
+
+def _tented(polygon: npt.NDArray[np.float64], tent: float) -> npt.NDArray[np.float64]:
+    """Draw the dorsal half of outlines away from the fascia, from L4 down."""
+    caudal = np.clip((LEVEL_NODES - 2.5) / 2.5, 0, 1)[:, None]
+    dorsal = np.clip((polygon[..., 1] - 0.95) / 0.5, 0, 1)
+    return polygon - np.stack([0 * dorsal, tent * caudal * dorsal], axis=2)
+
+
 def _multifidus(shared: _Shared, scale: float, rng: np.random.Generator) -> npt.NDArray[np.float64]:
-    size = _by_level(tables.MULTIFIDUS_SIZE) * scale * np.interp(LEVEL_NODES, [-3, 0], [0.75, 1.0])
-    reach, tip = 0.57 * size, np.full_like(size, shared.tip)
-    one = np.ones_like(size)
-    x = [0.06 * one, 0.07 * one, 0.22 * size, 0.85 * reach, reach, 0.98 * reach, 0.8 * reach, 0.45 * reach]
-    y = [0.80 * one, 0.93 * tip, tip, 0.985 * tip, 1.18 * one, 0.92 * one, 0.70 * one, 0.66 * one]
-    polygon = np.stack([np.stack(x, 1), np.stack(y, 1)], axis=2) + shared.multifidus_jitter
-    return polygon * _shrink(polygon, _fade(-3.5, 6.6))
+    width, height, x, y, lean = (_by_level(tables.MULTIFIDUS[:, k]) for k in range(5))
+    t = np.linspace(0, 2 * np.pi, 40, endpoint=False)
+    rim = (np.abs(np.cos(t)) ** 2.4 + np.abs(np.sin(t)) ** 2.4) ** (-1 / 2.4)
+    wobble = _wobble(rng)
+    rim = rim * (1 + sum(0.5 * w / (k + 2) * np.cos((k + 2) * t + phase) for k, (w, phase) in enumerate(wobble)))
+    wide, fade = shared.border * scale, _fade(-3.5, 6.6)
+    a = (width * wide * fade)[:, None] / 2 * rim * np.cos(t) * (1 - shared.triangle * np.sin(t))
+    b = (height * scale**0.7 * fade)[:, None] / 2 * rim * np.sin(t)
+    turn = (lean + shared.lean)[:, None]
+    upper = np.clip((3.0 - LEVEL_NODES) / 2, 0, 1)
+    centre_x, centre_y = x * wide, y + shared.cover * upper
+    polygon = np.stack(
+        [centre_x[:, None] + a * np.cos(turn) - b * np.sin(turn), centre_y[:, None] + a * np.sin(turn) + b], axis=2
+    )
+    return _tented(polygon, shared.tent)
 
 
 def _erector(shared: _Shared, scale: float, rng: np.random.Generator) -> npt.NDArray[np.float64]:
-    mf, es = _by_level(tables.MULTIFIDUS_SIZE) * scale, _by_level(tables.ERECTOR_SIZE) * scale
-    level = np.clip(LEVEL_NODES / 5, 0, 1)
-    inner, outer, tip, one = 0.57 * mf, 0.55 * mf + 0.85 * es, np.full_like(mf, shared.tip), np.ones_like(mf)
-    gap = shared.cleft * (1 + level)
-    x = [0.98 * inner + gap, 1.02 * inner + gap, 0.98 * inner + gap, 0.80 * inner + gap, (inner + outer) / 2]
-    x += [0.9 * outer, outer, 0.97 * outer, 0.8 * outer, (inner + outer) / 2]
-    y = [0.72 * one, 1.0 * one, 1.25 * one, tip, tip * (1.02 - 0.06 * level)]
-    y += [1.30 - 0.12 * level, 1.02 * one, 0.74 * one, 0.56 * one, 0.54 * one]
-    polygon = np.stack([np.stack(x, 1), np.stack(y, 1)], axis=2) + shared.erector_jitter
-    return polygon * _shrink(polygon, _fade(-4.0, 6.2))
+    rows = tables.ERECTOR
+    polygon = np.stack([_by_level(rows[:, v, k]) for v in range(rows.shape[1]) for k in (0, 1)], axis=1)
+    polygon = polygon.reshape(len(LEVEL_NODES), -1, 2) + shared.erector_jitter + rng.normal(0, 0.01, (12, 2))
+    back = tables.SPINOUS_TIP
+    polygon = np.stack([polygon[..., 0] * scale, back - (back - polygon[..., 1]) * scale**0.6], axis=2)
+    return _tented(polygon * _shrink(polygon, _fade(-4.0, 6.2)), shared.tent)
 
 
 def _shrink(polygon: npt.NDArray[np.float64], factor: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -147,7 +176,7 @@ def _quadratus(shared: _Shared, scale: float, rng: np.random.Generator) -> npt.N
     fade = _fade(-1.8, 4.3) * scale
     offset = smooth_line(rng, len(x), 5, 0.03)
     centre = np.stack([x + shared.quadratus_xy[0] + offset, y + shared.quadratus_xy[1]], axis=1)
-    turn = np.full_like(x, -rng.normal(0.35, 0.2))
+    turn = np.full_like(x, rng.normal(0.12, 0.15))
     return _ellipse(length * fade**0.5, thickness * fade, centre, turn, _wobble(rng))
 
 
@@ -163,14 +192,14 @@ def _star(polygons: npt.NDArray[np.float64]) -> CrossSections:
     """Resample polygons [node, vertex, 2] as radius over angle about their centroid, corners slightly rounded."""
     centre = polygons.mean(axis=1)
     offset = polygons - centre[:, None]
+    edge = (np.roll(offset, -1, axis=1) - offset) / _POINTS_PER_EDGE
+    fine = (np.arange(_POINTS_PER_EDGE)[:, None] * edge[:, :, None] + offset[:, :, None]).reshape(len(offset), -1, 2)
     target = np.arange(_N_ANGLES) * 2 * np.pi / _N_ANGLES
     radius = np.empty((len(polygons), _N_ANGLES), np.float32)
-    for node, corners in enumerate(offset):
-        closed = np.vstack([corners, corners[:1]])
-        fine = np.concatenate([np.linspace(p, q, 12, endpoint=False) for p, q in itertools.pairwise(closed)])
-        angle, reach = np.arctan2(fine[:, 1], fine[:, 0]) % (2 * np.pi), np.hypot(fine[:, 0], fine[:, 1])
+    for node, (x, y) in enumerate(np.moveaxis(fine, 2, 1)):
+        angle = np.arctan2(y, x) % (2 * np.pi)
         order = np.argsort(angle)
-        radius[node] = np.interp(target, angle[order], reach[order], period=2 * np.pi)
+        radius[node] = np.interp(target, angle[order], np.hypot(x, y)[order], period=2 * np.pi)
     kernel = np.array([1, 2, 3, 2, 1], np.float32) / 9
     padded = np.concatenate([radius[:, -2:], radius, radius[:, :2]], axis=1)
     smooth = sum(kernel[k] * padded[:, k : k + _N_ANGLES] for k in range(5))

@@ -11,8 +11,8 @@ from cohort.geometry import StackGeometry
 from models.phantom.anatomy import Anatomy
 from models.phantom.fields import Array, Cloud
 from models.phantom.soft_tissue import SoftTissue, draw_soft_tissue, paint_soft_tissue
-from models.phantom.tissues import Tissue
-from models.phantom.vertebral_column import Bytes, paint_column
+from models.phantom.tissues import Bytes, Tissue
+from models.phantom.vertebral_column import paint_column
 
 # Sub-samples of a voxel: one of four through-plane layers each with its own in-plane quarter (row, column, slice), in
 # voxels.
@@ -20,7 +20,7 @@ _SUBSAMPLES = ((-0.25, -0.25, -0.375), (0.25, 0.25, -0.125), (-0.25, 0.25, 0.125
 
 _NOT_MUSCLE = np.isin(
     np.arange(len(Tissue)),
-    [Tissue.MUSCLE, Tissue.MUSCLE_FAT, Tissue.KIDNEY, Tissue.LIGAMENT, Tissue.INTERSPINOUS],
+    [Tissue.MUSCLE, Tissue.MUSCLE_FAT, Tissue.LIGAMENT],
     invert=True,
 )
 
@@ -31,6 +31,11 @@ class Subject:
 
     anatomy: Anatomy
     soft: SoftTissue
+
+    @property
+    def back_y_mm(self) -> float:
+        """LPS y of the skin of the back, mm: mean over the heights of the track."""
+        return float(self.soft.track[:, 4].mean()) + self.anatomy.habitus.subcutaneous_mm
 
 
 @dataclass(frozen=True, eq=False)

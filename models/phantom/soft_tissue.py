@@ -16,15 +16,27 @@ from scipy.special import ndtri
 
 from cohort.terms import MUSCLE_LABELS
 from models.phantom import tables
-from models.phantom.anatomy import Anatomy, Blob
+from models.phantom.abdomen import draw_organs, paint_vessels, paint_viscera
+from models.phantom.anatomy import Anatomy
+from models.phantom.bodies import Blob
 from models.phantom.fields import Array, Cloud, at_points, between_points, periodic_noise
-from models.phantom.muscles import LEVEL_NODES, CrossSections, draw_muscles
-from models.phantom.tissues import Tissue
-from models.phantom.vertebral_column import Bytes, paint_blob
+from models.phantom.muscles import LEVEL_NODES, CrossSections, draw_muscles, fascia_depth
+from models.phantom.pelvis import paint_iliac_wings, paint_presacral_space
+from models.phantom.tissues import Bytes, Tissue
+from models.phantom.vertebral_column import paint_blob
 
 _Z_MM = np.linspace(-200.0, 320.0, 521)
 
-_CAVITY = (Tissue.VISCERAL_FAT, Tissue.BOWEL, Tissue.SOLID_ORGAN, Tissue.KIDNEY, Tissue.GAS, Tissue.FLUID)
+_CAVITY = (
+    Tissue.VISCERAL_FAT,
+    Tissue.BOWEL,
+    Tissue.SOLID_ORGAN,
+    Tissue.KIDNEY,
+    Tissue.GAS,
+    Tissue.FLUID,
+    Tissue.STOOL,
+    Tissue.MYOMETRIUM,
+)
 
 
 @dataclass(frozen=True)
@@ -62,7 +74,12 @@ class SoftTissue:
 def draw_soft_tissue(anatomy: Anatomy) -> SoftTissue:
     """Prepare the lookup tables of a subject."""
     track = _track(anatomy)
-    return SoftTissue(anatomy, track, draw_muscles(anatomy), _organs(anatomy, track))
+
+    def spine(z: float) -> tuple[float, float, float]:
+        x, y, width = (float(np.interp(z, _Z_MM, track[:, k])) for k in range(3))
+        return x, y, width
+
+    return SoftTissue(anatomy, track, draw_muscles(anatomy), draw_organs(anatomy, spine))
 
 
 def _track(anatomy: Anatomy) -> npt.NDArray[np.float64]:
@@ -79,58 +96,8 @@ def _track(anatomy: Anatomy) -> npt.NDArray[np.float64]:
     above = _Z_MM > z[-1]
     columns[3] = np.where(above, level[-1] - (_Z_MM - z[-1]) / 30.0, columns[3])
     smooth = [gaussian_filter1d(column, 8.0, mode="nearest") for column in columns]
-    back = gaussian_filter1d(columns[1] + tables.SPINOUS_TIP * 1.03 * columns[2], 25.0, mode="nearest")
+    back = gaussian_filter1d(columns[1] + tables.SPINOUS_TIP * columns[2], 25.0, mode="nearest")
     return np.stack([*smooth, back], axis=1)
-
-
-def _organs(anatomy: Anatomy, track: npt.NDArray[np.float64]) -> tuple[Blob, ...]:
-    """Clutter of the abdomen and pelvis: ellipsoids in the order in which they are painted."""
-    rng = np.random.default_rng([anatomy.seed, 6])
-    habitus = anatomy.habitus
-    top = max(body.centre[2] for body in anatomy.bodies)
-    blobs: list[Blob] = []
-
-    def add(tissue: Tissue, centre: npt.ArrayLike, radii: npt.ArrayLike) -> None:
-        turn = np.linalg.qr(np.eye(3) + rng.normal(0, 0.25, (3, 3)))[0]
-        blobs.append(Blob(int(tissue), np.asarray(centre, float), np.asarray(radii, float), turn))
-
-    def spine(z: float) -> npt.NDArray[np.float64]:
-        return np.array([np.interp(z, _Z_MM, track[:, k]) for k in range(5)])
-
-    if rng.random() < 0.8:  # liver on the right, spleen or stomach on the left
-        add(
-            Tissue.SOLID_ORGAN,
-            (-rng.uniform(60, 110), -rng.uniform(20, 70), top - rng.uniform(-10, 40)),
-            rng.uniform(45, 80, 3),
-        )
-        add(
-            Tissue.SOLID_ORGAN,
-            (rng.uniform(70, 120), -rng.uniform(0, 60), top - rng.uniform(-10, 40)),
-            rng.uniform(30, 55, 3),
-        )
-    for side in (-1, 1):  # kidneys T12-L3, 10-12 x 5-6 cm, with a fatty sinus
-        z = top - rng.uniform(85, 125)
-        x, y = spine(z)[:2]
-        centre = np.array([x + side * rng.uniform(58, 78), y + rng.uniform(-20, 22), z])
-        if rng.random() < 0.9:
-            add(Tissue.KIDNEY, centre, (rng.uniform(22, 30), rng.uniform(20, 28), rng.uniform(48, 60)))
-            add(Tissue.VISCERAL_FAT, centre - np.array([side * 12, 4, 0]), (10, 9, 22))
-    kinds = [Tissue.BOWEL, Tissue.SOLID_ORGAN, Tissue.GAS, Tissue.FLUID, Tissue.MUSCLE, Tissue.VESSEL]
-    for _ in range(int(rng.integers(150, 600))):  # bowel loops, mesentery, nodes
-        z = rng.uniform(-130, top + 40)
-        x, y, width = spine(z)[:3]
-        away = rng.uniform(0.6 * width, 2 * habitus.half_depth_mm * 0.9)
-        centre = np.array([x + rng.normal(0, 60), y - away, z])
-        radii = rng.lognormal(np.log(11), 0.5, 3)
-        kind = Tissue(int(rng.choice([int(k) for k in kinds], p=[0.44, 0.22, 0.12, 0.06, 0.1, 0.06])))
-        add(kind, centre, radii)
-        if rng.random() < 0.4:
-            add(Tissue(int(rng.choice([Tissue.GAS, Tissue.BOWEL, Tissue.VISCERAL_FAT]))), centre, radii * 0.65)
-    if rng.random() < 0.8:  # bladder, uterus or prostate, rectum
-        add(Tissue.FLUID, (rng.normal(0, 8), -rng.uniform(45, 85), -rng.uniform(70, 120)), rng.uniform(18, 40, 3))
-        add(Tissue.MUSCLE, (rng.normal(0, 8), -rng.uniform(15, 45), -rng.uniform(50, 100)), rng.uniform(14, 30, 3))
-        add(Tissue.BOWEL, (rng.normal(0, 10), rng.uniform(-10, 12), -rng.uniform(55, 110)), (15, 13, 40))
-    return tuple(blobs)
 
 
 def paint_soft_tissue(soft: SoftTissue, cloud: Cloud) -> tuple[Bytes, Bytes]:
@@ -145,15 +112,17 @@ def paint_soft_tissue(soft: SoftTissue, cloud: Cloud) -> tuple[Bytes, Bytes]:
     bent = _bend(soft, points)
     x, y, width, level, back = (np.interp(points[:, 2], _Z_MM, soft.track[:, k]).astype(np.float32) for k in range(5))
     dx, dy = bent[:, 0] - x, bent[:, 1] - y
-    tissue = _paint_trunk(soft, dx, bent[:, 1] - back, dy / width, level)
-    _paint_viscera(soft, points, tissue)
+    tissue = _paint_trunk(soft, dx, bent[:, 1], (y, width, level, back))
+    paint_presacral_space(soft.anatomy, points, tissue)
+    paint_viscera(soft.anatomy, soft.noise, points, tissue)
     _paint_septa(soft, points, tissue)
     bent_cloud = Cloud(bent)
     for k in soft.organs_near(bent):
         paint_blob(soft.organs[k], bent_cloud, tissue, only=_CAVITY)
-    _paint_vessels(soft, dx, dy, width, level, tissue)
-    _paint_pelvis(soft, dx, dy, width, level, tissue)
-    return tissue, _paint_muscles(soft, points, dx / width, dy / width, level, tissue)
+    paint_vessels(soft.anatomy, dx, dy, width, level, tissue)
+    paint_iliac_wings(soft.anatomy, dx, dy, width, level, tissue)
+    beside = np.minimum(np.abs(points[:, 0] - x), np.abs(dx)) > soft.anatomy.habitus.midline_mm
+    return tissue, _paint_muscles(soft, points, dx / width, dy / width, level, tissue, beside)
 
 
 def _bend(soft: SoftTissue, points: Array) -> Array:
@@ -165,111 +134,174 @@ def _bend(soft: SoftTissue, points: Array) -> Array:
     return bent
 
 
-def _paint_trunk(soft: SoftTissue, dx: Array, behind: Array, Y: Array, level: Array) -> Bytes:
-    """Nested outlines: skin, subcutaneous fat, wall muscle, cavity. `behind` is y against the back's fascia."""
+def _paint_trunk(soft: SoftTissue, dx: Array, y: Array, track: tuple[Array, Array, Array, Array]) -> Bytes:
+    """Skin, subcutaneous fat, the muscular wall from flank to flank round the front, and the cavity inside it.
+
+    `track` is y of the spine, W, level and y of the back's fascia at each point. The wall ends behind at the lateral
+    edge of quadratus lumborum; behind it lie fat and the back muscles. A supine back is pressed flat.
+    """
+    spine_y, width, level, back = track
     habitus = soft.anatomy.habitus
-    fat = habitus.subcutaneous_mm * np.interp(level, [-3, 0, 3, 5, 7], [0.6, 0.7, 0.95, 1.4, 1.6]).astype(np.float32)
-    half_width, half_depth = habitus.half_width_mm, habitus.half_depth_mm
-    furrow = 6.0 * np.exp(-((dx / 28) ** 2))
-    y = behind + half_depth + np.where(behind > -60, furrow, 0)
-
-    def outline(margin: Array | float, depth: Array | float) -> npt.NDArray[np.bool_]:
-        a, b = half_width + margin, half_depth + depth
-        return np.asarray(np.abs(dx / a) ** 2.6 + np.abs(y / b) ** 2.6 < 1)
-
-    tissue = np.zeros(len(dx), np.uint8)
-    tissue[outline(0.8 * fat + 2, fat + 2)] = Tissue.SKIN
-    tissue[outline(0.8 * fat, fat)] = Tissue.SUBCUTANEOUS_FAT
-    tissue[outline(0.0, 0.0)] = Tissue.MUSCLE
-    cavity = outline(-habitus.wall_mm, -habitus.wall_mm)
-    front = 0.62 + 0.05 * np.cos(dx / 30) > Y
-    tissue[cavity & front] = Tissue.VISCERAL_FAT
-    # behind the transverse processes only the four muscles and a thin dorsal sheet are muscle, the rest is fat
-    tissue[outline(-habitus.dorsal_sheet_mm, -habitus.dorsal_sheet_mm) & ~front] = Tissue.MUSCLE_FAT
+    lower = np.interp(level, [-3, 0, 3, 5, 7], [1.0, 0.97, 0.96, 1.08, 1.15]).astype(np.float32)
+    half_width, front = habitus.half_width_mm * lower, back - 2 * habitus.half_depth_mm
+    tissue = _paint_skin(soft, dx, y, (half_width, front, back, level))
+    rng = np.random.default_rng([soft.anatomy.seed, 15])
+    rear = spine_y + rng.normal(0.68, 0.04) * width
+    middle = front + rng.uniform(0.5, 0.62) * (rear - front)
+    behind = y > middle
+    reach = np.where(behind, rear - middle, middle - front)
+    power = rng.uniform(2.2, 2.7)
+    rho = (np.abs(dx / half_width) ** power + np.abs((y - middle) / reach) ** power) ** (1 / power)
+    rho = np.maximum(rho, 0.05).astype(np.float32)
+    depth = (1 / rho - 1) * np.sqrt(dx * dx + (y - middle) ** 2)
+    lateral = np.minimum(np.abs(dx) / half_width / rho, 1) ** 2
+    wall = habitus.wall_mm * (0.5 + 0.5 * lateral)
+    inside = (depth > 0) & (tissue > Tissue.SKIN)
+    ends = behind & (np.abs(dx) < rng.uniform(1.45, 1.75) * width)
+    muscle = inside & (depth < wall) & ~ends
+    tissue[inside] = Tissue.VISCERAL_FAT
+    tissue[muscle] = Tissue.MUSCLE
+    share = depth[muscle] / wall[muscle]
+    thin = rng.uniform(0.0, 0.7) if rng.random() < 0.7 else 0.0  # fat between the three layers, half its width in mm
+    split = np.minimum(np.abs(share - rng.uniform(0.3, 0.4)), np.abs(share - rng.uniform(0.62, 0.75)))
+    layered = (split * wall[muscle] < thin) & (lateral[muscle] > 0.3)
+    tissue[np.nonzero(muscle)[0][layered]] = Tissue.MUSCLE_FAT
+    linea = np.abs(dx) < 4 + 4 * rng.random()
+    tissue[muscle & linea & ~behind] = Tissue.SEPTUM
+    _paint_latissimus(soft, dx / width, (y - back) / width, depth, level, tissue)
     return tissue
 
 
-def _paint_viscera(soft: SoftTissue, points: Array, tissue: Bytes) -> None:
-    """Fill the cavity with bowel, organs and gas up to the subject's share of fat, in folds of one to four centimetres.
+def _paint_skin(soft: SoftTissue, dx: Array, y: Array, frame: tuple[Array, Array, Array, Array]) -> Bytes:
+    """Outer contour. `frame` is the muscular half-width, y of the front, y of the back's fascia, and level."""
+    half_width, front, back, level = frame
+    habitus = soft.anatomy.habitus
+    rng = np.random.default_rng([soft.anatomy.seed, 16])
+    fat = habitus.subcutaneous_mm * np.interp(level, [-3, 0, 3, 5, 7], [0.6, 0.7, 0.95, 1.4, 1.6]).astype(np.float32)
+    upper = np.clip(1 - (level - 3.5) / 1.5, 0, 1)
+    furrow = habitus.furrow_mm * upper * np.exp(-((dx / rng.uniform(9, 26)) ** 2))
+    pressed = rng.uniform(0.05, 0.45) * fat
+    middle = (front + back) / 2 + rng.uniform(-5, 12)
+    behind = y > middle
+    power = np.where(behind, rng.uniform(2.3, 3.2), rng.uniform(2.0, 2.6)).astype(np.float32)
+    sides = rng.uniform(0.7, 1.2)
 
-    Without it every large dark area of a slice is a muscle, and networks learn just that.
-    """
-    index = np.nonzero(tissue == Tissue.VISCERAL_FAT)[0]
-    if not len(index):
-        return
-    coarse = between_points(soft.noise[0], points[index], (7.0, 7.0, 9.0))
-    fine = between_points(soft.noise[1], points[index], (3.5, 3.5, 4.5))
-    filled = coarse + 0.35 * fine > 1.06 * ndtri(soft.anatomy.habitus.visceral_fat)
-    kind = np.full(len(index), int(Tissue.BOWEL), np.uint8)
-    kind[fine > 1.3] = Tissue.GAS
-    kind[(fine < -0.9) & (coarse < 1.2)] = Tissue.VISCERAL_FAT
-    kind[coarse > 1.2] = Tissue.SOLID_ORGAN
-    tissue[index[filled]] = kind[filled]
+    def outline(skin: float) -> npt.NDArray[np.bool_]:
+        rear = back + fat + skin - middle
+        reach = np.where(behind, rear, middle - front + 0.8 * fat + skin)
+        flat = y < back + np.maximum(fat - pressed, 3) + skin - np.minimum(furrow, 0.8 * fat)
+        return np.asarray(
+            (np.abs(dx / (half_width + sides * fat + skin)) ** power + np.abs((y - middle) / reach) ** power < 1) & flat
+        )
+
+    tissue = np.zeros(len(dx), np.uint8)
+    tissue[outline(2.0)] = Tissue.SKIN
+    tissue[outline(0.0)] = Tissue.SUBCUTANEOUS_FAT
+    return tissue
+
+
+def _paint_latissimus(soft: SoftTissue, X: Array, behind: Array, depth: Array, level: Array, tissue: Bytes) -> None:
+    """A thin sheet behind the flank's wall, lateral of erector spinae, down to about L3. `behind` is Y - Y of the
+    fascia, `depth` mm inside the wall's outline."""
+    thickness = soft.anatomy.habitus.dorsal_sheet_mm * np.clip((2.6 - level) / 1.5, 0, 1)
+    sheet = (depth < -1.0) & (depth > -1.0 - thickness) & (np.abs(X) > 1.35) & (behind > -1.4) & (behind < -0.1)
+    tissue[sheet & (tissue > Tissue.SKIN)] = Tissue.MUSCLE
 
 
 def _paint_septa(soft: SoftTissue, points: Array, tissue: Bytes) -> None:
-    thin = np.abs(at_points(soft.noise[1], points, (7.0, 2.5, 7.0))) < 0.02
-    tissue[thin & (tissue == Tissue.SUBCUTANEOUS_FAT)] = Tissue.SEPTUM
+    index = np.nonzero(tissue == Tissue.SUBCUTANEOUS_FAT)[0]
+    if len(index):
+        thin = np.abs(between_points(soft.noise[1], points[index], (7.0, 2.5, 9.0))) < 0.035
+        patchy = at_points(soft.noise[0], points[index], (6.0, 6.0, 9.0)) > 0.4
+        tissue[index[thin & patchy]] = Tissue.SEPTUM
 
 
-def _paint_vessels(soft: SoftTissue, dx: Array, dy: Array, width: Array, level: Array, tissue: Bytes) -> None:
-    """Aorta left and cava right of the midline to L4, then common iliac vessels that diverge.
+def _paint_muscles(
+    soft: SoftTissue, points: Array, X: Array, Y: Array, level: Array, tissue: Bytes, beside: npt.NDArray[np.bool_]
+) -> Bytes:
+    """Psoas, quadratus, erector spinae, multifidus with the fat around and inside them.
 
-    Bifurcation at L4 (67 % of 441), cava 16 x 26 mm at renal level, aorta 17-19 mm near its end (see docs/phantom.md).
+    Labels lie `LABEL_INSET` inside the muscles' outer contour and only where `beside` says that a point is clear of
+    the midline.
     """
-    rng = np.random.default_rng([soft.anatomy.seed, 7])
-    split = rng.normal(3.1, 0.35)
-    spread = np.maximum(level - split, 0) * 22.0
-    for side, radii in ((1, (9.5, 9.5)), (-1, (11.5, 8.5))):
-        x0 = side * (rng.uniform(6, 13) + spread)
-        y0 = -0.40 * width - radii[1] - rng.uniform(0, 5) + 0.25 * spread
-        size = np.where(level > split, 0.65, 1.0)
-        inside = ((dx - x0) / (radii[0] * size)) ** 2 + ((dy - y0) / (radii[1] * size)) ** 2 < 1
-        tissue[inside & (tissue > Tissue.SKIN)] = Tissue.VESSEL
-
-
-def _paint_pelvis(soft: SoftTissue, dx: Array, dy: Array, width: Array, level: Array, tissue: Bytes) -> None:
-    """Iliac wings from L4 down, with gluteal and iliacus muscle beside them."""
-    rng = np.random.default_rng([soft.anatomy.seed, 8])
-    low = np.nonzero((level > 3.3) & (np.abs(dx) > 0.5 * width) & (tissue > Tissue.SKIN))[0]
-    if not len(low):
-        return
-    h = np.clip((level[low] - 3.3) / 1.7, 0, 1.3)
-    x, y = np.abs(dx[low]) / width[low], dy[low] / width[low]
-    crest = rng.normal(0, 0.05)
-    centre_x = 1.75 - 0.5 * h + 0.45 * (0.4 - y)  # runs from lateral-anterior to medial-posterior
-    thickness = (0.06 + 0.07 * h) * np.interp(y, [-0.3, 0.3, 0.9, 1.2], [0.5, 1.0, 1.5, 0.6])
-    reach = (y > -0.15 - 0.5 * h + crest) & (y < 0.45 + 0.65 * h + crest)
-    distance = np.abs(x - centre_x)
-    flesh = reach & (distance < 0.42)
-    tissue[low[flesh]] = Tissue.MUSCLE
-    tissue[low[reach & (distance < thickness + 0.025)]] = Tissue.CORTEX
-    tissue[low[reach & (distance < thickness)]] = Tissue.POSTERIOR_MARROW
-
-
-def _paint_muscles(soft: SoftTissue, points: Array, X: Array, Y: Array, level: Array, tissue: Bytes) -> Bytes:
-    """Psoas, quadratus, erector spinae, multifidus with the fat around and inside them."""
     label = np.zeros(len(X), np.uint8)
     region = np.nonzero((np.abs(X) < 2.3) & (Y > -0.9) & (Y < 2.0) & (tissue > Tissue.SKIN))[0]
     if not len(region):
         return label
+    _paint_compartment(soft, X[region], Y[region], level[region], region, tissue)
     step = LEVEL_NODES[1] - LEVEL_NODES[0]
     node = np.clip(np.rint((level[region] - LEVEL_NODES[0]) / step), 0, len(LEVEL_NODES) - 1).astype(np.intp)
-    streaks = at_points(soft.noise[2], points[region], (1.5, 1.5, 6.0))
-    infiltration = {"multifidus": soft.anatomy.habitus.fat_infiltration[0]}
-    infiltration["erector_spinae"] = soft.anatomy.habitus.fat_infiltration[1]
+    fat = _fat_level(soft, points[region], X[region], Y[region])
+    under_fascia = fascia_depth(soft.anatomy, X[region], level[region]) - Y[region] - 0.012
     for muscle in ("psoas", "quadratus_lumborum", "erector_spinae", "multifidus"):
         for side, sign in (("left", 1.0), ("right", -1.0)):
             half = np.nonzero(sign * X[region] > -0.05)[0]
-            index, nodes = region[half], node[half]
-            depth = soft.muscles[muscle, side].depth(nodes, sign * X[index], Y[index])
-            inside = depth > 0
-            sheath = index[(depth > -soft.anatomy.habitus.sheath) & ~inside]
-            tissue[sheath], label[sheath] = Tissue.MUSCLE_FAT, 0
+            index = region[half]
+            depth = soft.muscles[muscle, side].depth(node[half], sign * X[index], Y[index])
+            _paint_sheath(soft, muscle, depth, index, level[index], tissue, label)
+            depth = np.minimum(depth, under_fascia[half])
+            inside = (depth > 0) & (beside[index] | (muscle != "multifidus"))
             tissue[index[inside]] = Tissue.MUSCLE
-            label[index[inside]] = MUSCLE_LABELS[muscle, side]
-            share = infiltration.get(muscle, 0.02)
-            caudal = np.clip(0.6 + 0.15 * level[index], 0.4, 1.6)
-            threshold = -ndtri(np.clip(share * caudal, 0.002, 0.7))
-            tissue[index[inside & (streaks[half] > threshold)]] = Tissue.MUSCLE_FAT
+            streak = inside & (fat[half] > _fat_threshold(soft, muscle, level[index]))
+            tissue[index[streak]] = Tissue.MUSCLE_FAT
+            # fat at the rim is not muscle to people, fat inside it is; the border of the two back muscles is shared
+            inset = 0.0 if muscle == "multifidus" else LABEL_INSET
+            kept = (depth > inset) & beside[index] & ~(streak & (depth < 0.05))
+            label[index[kept]] = MUSCLE_LABELS[muscle, side]
     return label
+
+
+LABEL_INSET = 0.015
+"""How far labels lie inside a muscle's outer contour, in W: about 0.7 mm, a working value (docs/phantom.md)."""
+
+
+def _paint_compartment(
+    soft: SoftTissue, X: Array, Y: Array, level: Array, region: npt.NDArray[np.intp], tissue: Bytes
+) -> None:
+    """What the back muscles do not fill: fat under a thin dark fascia, muscle-like tissue or fat at the midline."""
+    rng = np.random.default_rng([soft.anatomy.seed, 17])
+    fascia = fascia_depth(soft.anatomy, X, level) - Y
+    under = (Y > 0.7) & (fascia > 0) & (np.abs(X) < 1.3)
+    tissue[region[under]] = Tissue.MUSCLE_FAT
+    line = (Y > 1.1) & (np.abs(fascia - 0.005) < rng.uniform(0.006, 0.02)) & (level < 6) & (np.abs(X) < 1.35)
+    tissue[region[line]] = Tissue.SEPTUM if rng.random() < 0.5 else Tissue.LIGAMENT
+    kinds = [Tissue.MUSCLE, Tissue.INTERSPINOUS, Tissue.LIGAMENT, Tissue.MUSCLE_FAT]
+    middle = under & (np.abs(X) < rng.uniform(0.03, 0.08))
+    tissue[region[middle]] = int(rng.choice(kinds, p=[0.4, 0.25, 0.15, 0.2]))
+
+
+def _paint_sheath(
+    soft: SoftTissue,
+    muscle: str,
+    depth: Array,
+    index: npt.NDArray[np.intp],
+    level: Array,
+    tissue: Bytes,
+    label: Bytes,
+) -> None:
+    """Fat around psoas and quadratus; around multifidus the cleft, wider from level to level, often none."""
+    habitus = soft.anatomy.habitus
+    if muscle == "erector_spinae":
+        return
+    wide = habitus.cleft * np.clip(0.4 + 0.2 * level, 0.3, 1.6) if muscle == "multifidus" else habitus.sheath
+    sheath = index[(depth > -wide) & (depth <= 0)]
+    tissue[sheath], label[sheath] = Tissue.MUSCLE_FAT, 0
+
+
+def _fat_level(soft: SoftTissue, points: Array, X: Array, Y: Array) -> Array:
+    """[n] field whose high values are fat: fine streaks that fan out from the lamina, and the deep medial corner."""
+    side = np.sign(X)
+    fan = np.stack([0.5 * points[:, 0] * side + 0.85 * points[:, 1], 0.85 * points[:, 0] - 0.5 * points[:, 1] * side])
+    streaks = at_points(soft.noise[2], np.stack([fan[0], fan[1], points[:, 2]], axis=1), (2.2, 0.6, 9.0))
+    fine = at_points(soft.noise[2], points, (0.45, 0.45, 2.0))  # frays the streaks
+    coarse = at_points(soft.noise[1], points, (4.0, 4.0, 9.0))
+    deep = np.exp(-(((np.abs(X) - 0.15) / 0.25) ** 2) - ((Y - 0.8) / 0.25) ** 2)
+    return np.asarray(0.7 * streaks + 0.5 * coarse + 0.5 * fine + 0.7 * deep, dtype=np.float32)
+
+
+def _fat_threshold(soft: SoftTissue, muscle: str, level: Array) -> Array:
+    """[n] level of that field above which a muscle is fat; lower caudally."""
+    multifidus, erector = soft.anatomy.habitus.fat_infiltration
+    share = {"multifidus": multifidus, "erector_spinae": erector}.get(muscle, 0.002)
+    caudal = np.clip(0.6 + 0.15 * level, 0.4, 1.6)
+    return np.asarray(-ndtri(np.clip(share * caudal, 5e-4, 0.7)), dtype=np.float32)

@@ -2,7 +2,7 @@
 
 T1 and T2 at 1.5 and 3 T after de Bazelaire et al. 2004 (muscle, fat, marrow, kidney, liver), the SyMRI lumbar series of
 PMC7410772 (disc, CSF, cord, marrow) and Stanisz et al. 2005; marrow fat fraction after Baum et al. 2018. Cortical bone,
-ligament, gas and vessel values are working values chosen to look dark, not measurements.
+ligament, gas, vessel, focal marrow, stool and uterus values are working values, not measurements.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from enum import IntEnum
 
 import numpy as np
 import numpy.typing as npt
+
+Bytes = npt.NDArray[np.uint8]
 
 
 class Tissue(IntEnum):
@@ -47,6 +49,11 @@ class Tissue(IntEnum):
     OEDEMA = 27
     SCLEROSIS = 28
     VEIN = 29
+    RED_MARROW = 30
+    YELLOW_MARROW = 31
+    REPLACED_MARROW = 32
+    STOOL = 33
+    MYOMETRIUM = 34
 
 
 N_TISSUES = len(Tissue)
@@ -94,6 +101,11 @@ PROPERTIES: dict[Tissue, Relaxation] = {
     Tissue.OEDEMA: Relaxation(1200, 1350, 90, 0.95, 0.15),
     Tissue.SCLEROSIS: Relaxation(900, 1000, 25, 0.5, 0.1),
     Tissue.VEIN: Relaxation(1000, 1300, 120, 0.7, 0.2),
+    Tissue.RED_MARROW: Relaxation(880, 1040, 52, 0.85, 0.28),
+    Tissue.YELLOW_MARROW: Relaxation(650, 780, 55, 0.88, 0.62),
+    Tissue.REPLACED_MARROW: Relaxation(1100, 1250, 70, 0.85, 0.04),
+    Tissue.STOOL: Relaxation(650, 800, 60, 0.75, 0.25),
+    Tissue.MYOMETRIUM: Relaxation(1150, 1350, 75, 0.92, 0.0),
 }
 
 

@@ -1,15 +1,18 @@
 """Real slices with human masks as training data: read, split by patient, and given a new contrast.
 
 The layout is that of the SPIDER slices (van der Graaf et al. 2024): `images/<patient>_..._slice<k>.png` with
-`labels/` of the same names (1 vertebra with posterior elements, 2 disc, 3 canal) and `series.csv` with PixelSpacing.
-Not everything in view is labelled: the sacrum never, vertebrae and discs only up to where the annotator stopped. So
-every class has a mask of the pixels where its label is known, and the loss looks only there.
+`labels/` of the same names and `series.csv` with PixelSpacing. Sagittal labels: 1 vertebra with posterior elements, 2
+disc, 3 canal. Axial labels: 1 multifidus, 2 erector spinae, 3 psoas, 4 quadratus lumborum, both sides alike.
+Not everything in view is labelled: the sacrum never, vertebrae and discs only up to where the annotator stopped,
+muscles perhaps not all. So every class has a mask of the pixels where its label is known, and the loss looks only
+there.
 """
 
 from __future__ import annotations
 
 import csv
 import hashlib
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +23,8 @@ import numpy as np
 import numpy.typing as npt
 
 from cohort.errors import ConfigurationError
+from cohort.stacks import Plane
+from cohort.terms import MUSCLES
 from models.preprocessing import normalise
 
 Mask = npt.NDArray[np.bool_]
@@ -29,7 +34,19 @@ VERTEBRA: Final = 1
 DISC: Final = 2
 CANAL: Final = 3
 BODY: Final = 4
-"""Region of `AnnotatedSlices.regions` that the files do not have: vertebra in front of the canal."""
+UNSURE: Final = 5
+"""Regions of `AnnotatedSlices.regions` that the files do not have: vertebra in front of the canal, and vertebra that
+may be body or arch."""
+
+MUSCLE_REGIONS: Final = {name: 11 + k for k, name in enumerate(MUSCLES)}
+"""Muscle -> its region on axial slices, where the files have 1 to 4."""
+
+UNSURE_MM: Final = 4.0
+"""Where only discs show the posterior wall, vertebra this close to the line between them may be a pedicle's root."""
+MAX_DENT_MM: Final = 8.0
+"""A disc whose posterior tip lies further than this in front of the line through places at least `MIN_APART_MM` away is
+broken, or only half of it is labelled."""
+MIN_APART_MM: Final = 10.0
 
 SHARES: Final[tuple[tuple[Part, int], ...]] = (("training", 5), ("validation", 7), ("test", 10))
 """Upper tenths: half of the patients for training, a fifth for choosing between networks, the rest for the score."""
@@ -42,7 +59,7 @@ class AnnotatedSlices:
     images: npt.NDArray[np.float16]
     """[n, row, column]."""
     regions: npt.NDArray[np.uint8]
-    """[n, row, column] 0 elsewhere, VERTEBRA (posterior elements), DISC, CANAL or BODY."""
+    """[n, row, column] 0 elsewhere, VERTEBRA (posterior elements), DISC, CANAL, BODY, UNSURE or a muscle's."""
     patients: tuple[str, ...]
 
     def targets(self, classes: tuple[str, ...]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
@@ -61,13 +78,26 @@ class Annotated:
 
 
 def patient_of(path: Path) -> str:
-    """Number of the patient whose slice a file holds."""
+    """Number, or name, of the patient whose slice a file holds."""
     return path.stem.split("_")[0]
 
 
-def read_png(path: Path) -> npt.NDArray[np.uint8]:
-    """Grey values or labels [row, column] of a picture."""
-    return np.asarray(cv2.imread(str(path), cv2.IMREAD_UNCHANGED), dtype=np.uint8)
+def read_png(path: Path, what: str = "picture") -> npt.NDArray[np.uint8]:
+    """Grey values or labels [row, column] of a picture.
+
+    Raises
+    ------
+    ConfigurationError
+        if it is missing, damaged, in colour or not of 8 bit; it is called `what` in the message
+    """
+    content = path.read_bytes() if path.is_file() else b""  # cv2.imread itself would print the whole path
+    picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED) if content else None
+    if picture is None:
+        raise ConfigurationError(f"{what} {path.name} is missing or cannot be read")
+    if picture.dtype != np.uint8 or picture.ndim != 2:
+        found = f"{picture.dtype.itemsize * 8} bit, {1 if picture.ndim == 2 else picture.shape[2]} channels"
+        raise ConfigurationError(f"{what} {path.name} has {found}: 8 bit and one channel are expected")
+    return np.asarray(picture, dtype=np.uint8)
 
 
 def part_of_patient(patient: str) -> Part:
@@ -76,8 +106,11 @@ def part_of_patient(patient: str) -> Part:
     return next(part for part, upper in SHARES if tenth < upper)
 
 
-def read_annotated(folder: Path, part: Part, *, size: int, spacing_mm: float) -> AnnotatedSlices:
-    """Read the slices of one part on which the canal shows where vertebral bodies end.
+def read_annotated(
+    folder: Path, part: Part, *, size: int, spacing_mm: float, plane: Plane = "sagittal"
+) -> AnnotatedSlices:
+    """Read the slices of one part: sagittal ones on which canal or discs show where vertebral bodies end, axial ones
+    on which any muscle is labelled.
 
     Parameters
     ----------
@@ -87,11 +120,12 @@ def read_annotated(folder: Path, part: Part, *, size: int, spacing_mm: float) ->
     Raises
     ------
     ConfigurationError
-        if the folder has no series.csv or no slices of that part
+        if the folder is not laid out like this or has no slices of that part, a picture is not grey of 8 bit, a label
+        has another size than its image or a value that its plane does not know
     """
     found = [
         (patient_of(path), *_on_grid(image, regions, pixel_mm, size, spacing_mm))
-        for path, image, regions, pixel_mm in _slices(folder, part)
+        for path, image, regions, pixel_mm in _slices(folder, part, plane)
     ]
     if not found:
         raise ConfigurationError(f"no annotated slices of the {part} patients in folder {folder.name}")
@@ -100,14 +134,37 @@ def read_annotated(folder: Path, part: Part, *, size: int, spacing_mm: float) ->
 
 
 def read_spacings(folder: Path) -> Mapping[str, tuple[float, float]]:
-    """Series -> (between rows, between columns) mm, from series.csv."""
+    """Series -> (between rows, between columns) mm, from series.csv.
+
+    Raises
+    ------
+    ConfigurationError
+        if the file or one of its columns is missing, or a spacing is not two positive numbers
+    """
     try:
-        with (folder / "series.csv").open() as file:
-            rows = list(csv.DictReader(file))
+        with (folder / "series.csv").open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            rows, columns = list(reader), reader.fieldnames or ()
     except FileNotFoundError:
         raise ConfigurationError(f"folder {folder.name} of annotated slices has no series.csv") from None
-    pairs = {row["new_file_name"]: row["PixelSpacing"].strip("[]").split(",") for row in rows}
-    return {name: (float(pair[0]), float(pair[1])) for name, pair in pairs.items()}
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ConfigurationError("series.csv is not a CSV file in UTF-8") from error
+    if missing := sorted({"new_file_name", "PixelSpacing"} - set(columns)):
+        raise ConfigurationError(f"series.csv has no column {' and no column '.join(missing)}")
+    return {row["new_file_name"]: _spacing(row) for row in rows}
+
+
+def _spacing(row: Mapping[str, str | None]) -> tuple[float, float]:
+    text = row["PixelSpacing"] or ""
+    try:
+        between_rows, between_columns = map(float, text.strip(" []").split(","))
+    except ValueError:
+        between_rows = between_columns = 0.0
+    if not all(0 < mm < math.inf for mm in (between_rows, between_columns)):
+        raise ConfigurationError(
+            f'series.csv, row {row["new_file_name"]}: PixelSpacing {text!r} is not "[row, column]" in mm, both above 0'
+        )
+    return between_rows, between_columns
 
 
 def bodies_in_front_of_canal(label: npt.NDArray[np.uint8]) -> Mask | None:
@@ -121,18 +178,81 @@ def bodies_in_front_of_canal(label: npt.NDArray[np.uint8]) -> Mask | None:
     return np.asarray(vertebra & (np.arange(label.shape[1]) < front[:, None]), dtype=bool)
 
 
+def divide_vertebrae(label: npt.NDArray[np.uint8], pixel_mm: tuple[float, float]) -> npt.NDArray[np.uint8] | None:
+    """Regions of a slice: vertebrae divided into BODY, VERTEBRA (arch) and, where it cannot be told, UNSURE.
+
+    The posterior wall runs along the canal where that is seen, else from one disc's posterior edge to the next. None
+    where fewer than three of these places are seen.
+    """
+    wall = {int(row): int(np.argmax(label[row] == CANAL)) for row in np.flatnonzero((label == CANAL).any(axis=1))}
+    along_canal = np.isin(np.arange(len(label)), list(wall))
+    wall |= {row: column for row, column in _posterior_tips_of_discs(label) if row not in wall}
+    if len(wall) < 3:
+        return None
+    wall = _without_dents(wall, pixel_mm)
+    rows, anchors = np.arange(len(label)), sorted(wall)
+    behind = np.arange(label.shape[1]) - np.interp(rows, anchors, [wall[row] for row in anchors])[:, None]
+    near = (rows >= anchors[0]) & (rows <= anchors[-1])
+    sure = along_canal[:, None] | (near[:, None] & (np.abs(behind) * pixel_mm[1] > UNSURE_MM))
+    regions = label.copy()
+    vertebra = label == VERTEBRA
+    regions[vertebra & (behind < 0)] = BODY
+    regions[vertebra & ~sure] = UNSURE
+    return regions
+
+
+def _posterior_tips_of_discs(label: npt.NDArray[np.uint8]) -> list[tuple[int, int]]:
+    """(row, column behind it) of the posterior tip of each disc."""
+    n, components = cv2.connectedComponents((label == DISC).astype(np.uint8))
+    discs = [np.argwhere(components == k) for k in range(1, n)]
+    tips = [disc[np.argmax(disc[:, 1])] for disc in discs]
+    return [(int(row), int(column) + 1) for row, column in tips]
+
+
+def _without_dents(wall: dict[int, int], pixel_mm: tuple[float, float]) -> dict[int, int]:
+    rows = np.array(sorted(wall))
+    columns = np.array([wall[row] for row in rows])
+    apart = np.abs(rows[:, None] - rows) * pixel_mm[0] >= MIN_APART_MM
+    line = [np.interp(row, rows[far], columns[far]) if far.any() else 0 for row, far in zip(rows, apart, strict=True)]
+    kept = (line - columns) * pixel_mm[1] < MAX_DENT_MM
+    return dict(zip(rows[kept].tolist(), columns[kept].tolist(), strict=True))
+
+
 def _slices(
-    folder: Path, part: Part
+    folder: Path, part: Part, plane: Plane
 ) -> Iterator[tuple[Path, npt.NDArray[np.uint8], npt.NDArray[np.uint8], tuple[float, float]]]:
     spacings = read_spacings(folder)
-    for path in sorted((folder / "images").iterdir()):
+    if not (folder / "images").is_dir():
+        raise ConfigurationError(f"folder {folder.name} of annotated slices has no folder images")
+    for path in sorted((folder / "images").glob("*.png")):
         if part_of_patient(patient_of(path)) != part:
             continue
-        regions = read_png(folder / "labels" / path.name)
-        bodies = bodies_in_front_of_canal(regions)
-        if bodies is not None:
-            regions[bodies] = BODY
-            yield path, read_png(path), regions, spacings[path.stem.rsplit("_slice", 1)[0]]
+        pixel_mm = _spacing_of(path, spacings)
+        image, label = read_png(path, "image"), read_png(folder / "labels" / path.name, "label")
+        if image.shape != label.shape:
+            raise ConfigurationError(f"label {path.name} has {label.shape} pixels, its image {image.shape}")
+        _check_values(label, len(MUSCLES) if plane == "axial" else CANAL, path, plane)
+        regions = _muscle_regions(label) if plane == "axial" else divide_vertebrae(label, pixel_mm)
+        if regions is not None and (regions >= BODY).any():
+            yield path, image, regions, pixel_mm
+
+
+def _spacing_of(path: Path, spacings: Mapping[str, tuple[float, float]]) -> tuple[float, float]:
+    series = path.stem.rsplit("_slice", 1)[0]
+    if series not in spacings:
+        raise ConfigurationError(f"series.csv has no row {series}, which image {path.name} is of")
+    return spacings[series]
+
+
+def _check_values(label: npt.NDArray[np.uint8], largest: int, path: Path, plane: Plane) -> None:
+    if label.max(initial=0) > largest:
+        raise ConfigurationError(
+            f"label {path.name} has the value {label.max()}; {plane} labels are 0 to {largest} (docs/training.md)"
+        )
+
+
+def _muscle_regions(label: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    return np.where(label > 0, label + (min(MUSCLE_REGIONS.values()) - 1), 0).astype(np.uint8)
 
 
 def _on_grid(
@@ -143,7 +263,11 @@ def _on_grid(
     spacing_mm: float,
 ) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.uint8]]:
     """Resample to `spacing_mm` and centre on a square of `size`; regions by nearest neighbour."""
-    shape = (round(image.shape[1] * pixel_mm[1] / spacing_mm), round(image.shape[0] * pixel_mm[0] / spacing_mm))
+    row_mm, column_mm = pixel_mm
+    shape = (
+        max(round(image.shape[1] * column_mm / spacing_mm), 1),
+        max(round(image.shape[0] * row_mm / spacing_mm), 1),
+    )
     small = cv2.resize(normalise(image), shape, interpolation=cv2.INTER_AREA)
     nearest = cv2.resize(regions, shape, interpolation=cv2.INTER_NEAREST)
     return _centred(small, size).astype(np.float16), _centred(nearest, size)
@@ -159,15 +283,18 @@ def _centred(image: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:
 
 
 def _target(regions: npt.NDArray[np.uint8], name: str) -> tuple[Mask, Mask]:
-    """Target of one class, and where it is known."""
-    rows = np.arange(len(regions))[:, None]
+    """Target of one class, and where it is known: vertebrae and discs above the topmost labelled one are not, nor is a
+    muscle on a slice that has no label of it."""
+    if name in MUSCLE_REGIONS:
+        muscle = regions == MUSCLE_REGIONS[name]
+        return muscle, np.full_like(muscle, muscle.any())
     labelled = np.flatnonzero(np.isin(regions, (BODY, DISC)).any(axis=1))
-    top, bottom = int(labelled[0]), int(labelled[-1])
-    everywhere = np.ones_like(regions, dtype=bool)
+    top = labelled[0] if len(labelled) else len(regions)
+    below_top = np.broadcast_to(np.arange(len(regions))[:, None] >= top, regions.shape)
     if name == "vertebral_body":  # below the lowest disc there is sacrum, which is no lumbar body
-        return regions == BODY, everywhere & (rows >= top)
-    if name == "disc":
-        return regions == DISC, everywhere & (rows >= top) & (rows <= bottom)
+        return regions == BODY, below_top & (regions != UNSURE)
+    if name == "disc":  # L5/S1 is always labelled, and what is dark below it is no disc
+        return regions == DISC, below_top
     if name == "sacral_body":  # never labelled; all that is known is that it is not where another structure is
-        return np.zeros_like(everywhere), regions > 0
+        return np.zeros_like(below_top), regions > 0
     raise ConfigurationError(f"annotated slices have no class {name!r}")

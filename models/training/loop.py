@@ -2,67 +2,46 @@
 
 from __future__ import annotations
 
-import csv
-import os
+import dataclasses
+import hashlib
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from models.losses import dice_and_cross_entropy, dice_coefficient
-from models.phantom.slices import AXIAL_CLASSES, SAGITTAL_CLASSES
+from cohort.errors import ConfigurationError
+from models.losses import dice_of, overlap_and_size
 from models.training.annotated import Annotated, AnnotatedSlices
-from models.training.augment import augment, recolour
-from models.training.config import TrainingConfig
-from models.training.pool import Slices, read_pool
-from models.vnet import VNet, VNetConfig
+from models.training.checkpoint import resume, write_checkpoint
+from models.training.config import TrainingConfig, network_config
+from models.training.curve import Curve, Row
+from models.training.data import (
+    AnnotatedData,
+    Batch,
+    PhantomData,
+    annotated_batches,
+    draw_batch,
+    load_phantom,
+    phantom_batches,
+)
+from models.training.learner import Learner, learning_rate, new_learner, step
+from models.vnet import VNet, n_parameters
 
 Report = Callable[[str], None]
 
-CHECKPOINT_EVERY = 250
-VALIDATION_SHARDS = 2
-
-
-@dataclass(frozen=True, eq=False)
-class TrainingData:
-    """Slices of one plane, split by subject, with the channels of one network."""
-
-    slices: Slices
-    channels: tuple[int, ...]
-    training: npt.NDArray[np.int64]
-    validation: npt.NDArray[np.int64]
-
-    def batch(self, index: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """Images [n, 1, row, column] and masks [n, class, row, column], float32."""
-        images = torch.from_numpy(self.slices.images[index].astype(np.float32))[:, None]
-        packed = self.slices.masks[index][:, list(self.channels)]
-        return images, torch.from_numpy(np.unpackbits(packed, axis=-1).astype(np.float32))
-
-
-@dataclass(frozen=True, eq=False)
-class AnnotatedData:
-    """Real slices with the channels of one network."""
-
-    images: Tensor
-    """[n, 1, row, column]."""
-    regions: Tensor
-    """[n, 1, row, column]."""
-    masks: Tensor
-    """[n, class, row, column]."""
-    known: Tensor
-    """[n, class, row, column] 1 where the mask is known."""
-
-    @classmethod
-    def of(cls, slices: AnnotatedSlices, classes: tuple[str, ...]) -> AnnotatedData:
-        """Prepare slices for the classes of one network."""
-        masks, known = slices.targets(classes)
-        images = torch.from_numpy(slices.images.astype(np.float32))[:, None]
-        return cls(images, torch.from_numpy(slices.regions)[:, None], torch.from_numpy(masks), torch.from_numpy(known))
+ROW_EVERY: Final = 25
+"""Iterations between two rows of the curve, whose loss is the mean since the row before."""
+LINE_EVERY_S: Final = 15.0
+SLICES_VALIDATED: Final = 64
+"""Slices in a Dice of the curve: the first of the phantom's, of the real ones evenly among those there are. The Dice at
+the end is of all."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +50,7 @@ class Trained:
 
     config: TrainingConfig
     weights: dict[str, Tensor]
-    """Averaged weights."""
+    """Averaged weights of the last iteration, not of the one with the best validation."""
     validation_dice: dict[str, float]
     """Class -> Dice on phantom slices of subjects that were not trained on: a phantom figure."""
     annotated_dice: dict[str, float]
@@ -81,24 +60,43 @@ class Trained:
     phantom_version: int
 
 
-def network_config(config: TrainingConfig) -> VNetConfig:
-    """Shape of the network that a configuration trains."""
-    return VNetConfig(
-        len(config.classes), config.levels, config.base_channels, dropout=config.dropout, activation=config.activation
-    )
+@dataclass(frozen=True, eq=False)
+class _Training:
+    """One training while it runs."""
 
+    config: TrainingConfig
+    phantom: PhantomData
+    real: AnnotatedData | None
+    validation: dict[str, list[Batch]]
+    """phantom, and real where there are annotated slices -> batches for the curve."""
+    learner: Learner
+    device: str
 
-def load_data(config: TrainingConfig, pool: Path) -> TrainingData:
-    """Read the pool; the last shards are for validation."""
-    slices, shard = read_pool(pool)
-    known = SAGITTAL_CLASSES if config.plane == "sagittal" else AXIAL_CLASSES
-    held_back = shard > shard.max() - VALIDATION_SHARDS if shard.max() >= VALIDATION_SHARDS else shard == shard.max()
-    return TrainingData(
-        slices=slices,
-        channels=tuple(known.index(name) for name in config.classes),
-        training=np.nonzero(~held_back)[0] if (~held_back).any() else np.nonzero(held_back)[0],
-        validation=np.nonzero(held_back)[0][:64],
-    )
+    def learn(self, first: int) -> Iterator[tuple[Row, bool]]:
+        """Run the iterations from `first`; rows of the curve, and whether to write a checkpoint after each."""
+        config, losses = self.config, list[Tensor]()
+        for iteration in range(first, config.iterations):
+            batch = draw_batch(iteration, config, self.phantom, self.real, self.device)
+            losses.append(step(config, batch, iteration, self.learner, self.device))
+            done = iteration + 1
+            stop = done % config.validate_every == 0 or done == config.iterations
+            if stop or done % ROW_EVERY == 0:
+                row = {
+                    "iteration": done,
+                    "loss": _mean(losses, done),
+                    "learning_rate": learning_rate(iteration, config),
+                }
+                _check_finite(self.learner.average, done)
+                losses.clear()
+                yield {**row, **(self.scores() if stop else {})}, stop
+
+    def scores(self) -> dict[str, float]:
+        """Columns of the curve -> Dice of the averaged weights."""
+        return {
+            f"{of}_dice_{name}": value
+            for of, batches in self.validation.items()
+            for name, value in validate(self.config, self.learner.average, batches, self.device).items()
+        }
 
 
 def train(
@@ -110,183 +108,172 @@ def train(
     report: Report,
     annotated: Annotated | None = None,
     start_weights: dict[str, Tensor] | None = None,
+    start_sha256: str = "",
+    tensorboard: bool = False,
 ) -> Trained:
-    """Train one network, resuming from the last checkpoint in `folder` if it belongs to this configuration.
+    """Train one network, resuming from the checkpoint in `folder` if there is one.
 
-    `annotated` slices are mixed in by the configuration's share; the validation part is scored at the end.
+    `annotated` slices are mixed in by the configuration's share. Dice on validation slices is measured before the
+    first iteration, every `validate_every` and at the end. Batches depend on the seed and the iteration alone, so a
+    killed training ends with the weights it would have had. `start_sha256` tells the start weights apart: with a
+    checkpoint they are not needed any more, but its training must have started from them.
 
-    Batches depend on the seed and the iteration alone, so a killed training ends with the weights it would have had.
+    Raises
+    ------
+    ConfigurationError
+        if the checkpoint is damaged or of another training, if no start weight fits, or if loss or weights are not
+        finite
     """
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.seed)
-    data = load_data(config, pool)
-    real = AnnotatedData.of(annotated.training, config.classes) if annotated else None
-    network = VNet(network_config(config)).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if start_weights is not None:
-        shapes = {name: value.shape for name, value in network.state_dict().items()}
-        kept = {name: value for name, value in start_weights.items() if value.shape == shapes.get(name)}
-        network.load_state_dict(kept, strict=False)
-    average = {name: value.detach().clone() for name, value in network.state_dict().items()}
-    optimiser = torch.optim.Adam(network.parameters(), lr=config.learning_rate)
-    first, spent = _resume(folder, config, network, average, optimiser)
-    report(f"{config.name}: {len(data.training)} slices, iterations {first}..{config.iterations} on {device}")
-    started = time.monotonic() - spent
-    for iteration in range(first, config.iterations):
-        loss = _step(config, _batch(iteration, config, data, real), iteration, network, optimiser, device)
-        _average(average, network, min(config.averaging, (1 + iteration) / (10 + iteration)))
-        done = iteration + 1
-        if done % 25 == 0:
-            _log(folder, done, loss, time.monotonic() - started)
-        if done % CHECKPOINT_EVERY == 0 or done == config.iterations:
-            elapsed = time.monotonic() - started
-            _checkpoint(folder, config, done, elapsed, network, average, optimiser)
-            left = elapsed / done * (config.iterations - done)
-            report(
-                f"{config.name}: {done}/{config.iterations} loss {loss:.4f}, {elapsed:.0f} s, about {left:.0f} s left"
-            )
-    seconds = time.monotonic() - started
-    dice = validate(config, average, _phantom_batches(config, data), device)
-    report(f"{config.name}: phantom validation Dice {dice}")
+    phantom = load_phantom(config, pool)
+    real = AnnotatedData.of(annotated.training, config.classes, device) if annotated else None
+    learner = new_learner(config, device, start_weights, report)
+    training = _Training(config, phantom, real, _validation(config, phantom, annotated, device), learner, device)
+    data = _data(phantom, annotated, start_sha256)
+    _announce(training, data, report)
+    with torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False, allow_tf32=True):
+        seconds = _run(training, folder, data, report, tensorboard)
+    dice = validate(config, learner.average, phantom_batches(config, phantom, device), device)
+    report(f"{config.name}: Dice on phantom slices held back {dice}")
     real_dice = {}
     if annotated:
-        real_dice = validate(config, average, _annotated_batches(config, annotated.validation), device)
-        report(f"{config.name}: Dice on annotated slices of the validation patients {real_dice}")
-    return Trained(config, average, dice, real_dice, seconds, device, data.slices.phantom_version)
+        real_dice = validate(config, learner.average, annotated_batches(config, annotated.validation, device), device)
+        report(f"{config.name}: Dice on all real slices of the validation patients {real_dice}")
+    return Trained(config, learner.average, dice, real_dice, seconds, device, phantom.slices.phantom_version)
 
 
-Batch = tuple[Tensor, Tensor, Tensor]
-"""Images [n, 1, row, column], masks and known pixels [n, class, row, column]."""
+def _run(training: _Training, folder: Path, data: Mapping[str, str], report: Report, tensorboard: bool) -> float:
+    """Train to the end, with curve and checkpoints; seconds it took, those before a kill included."""
+    config, learner = training.config, training.learner
+    first, spent = resume(folder, learner, config=config, data=data)
+    where = f"goes on after iteration {first}" if first else "starts"
+    report(f"{config.name}: {where}, ends at {config.iterations}; curves and checkpoint in {folder.name}")
+    before = training.scores()
+    clock = _Clock(config, first, spent, report)
+    with Curve(folder, list(before), iteration=first, tensorboard=tensorboard) as curve:
+        if first == 0:
+            curve.add({"iteration": 0, "seconds": 0.0, **before})
+        for row, stop in training.learn(first):
+            curve.add({**row, "seconds": clock.seconds()})
+            clock.tell(row, always=stop)
+            if stop:
+                curve.draw(config.name)
+                done = int(row["iteration"])
+                write_checkpoint(folder, learner, config=config, data=data, iteration=done, seconds=clock.seconds())
+    return clock.seconds()
 
 
-def _step(
-    config: TrainingConfig,
-    batch: Batch,
-    iteration: int,
-    network: VNet,
-    optimiser: torch.optim.Optimizer,
-    device: str,
-) -> float:
-    images, masks, known = (part.to(device, memory_format=torch.channels_last) for part in batch)
-    for group in optimiser.param_groups:
-        group["lr"] = _learning_rate(iteration, config)
-    network.train()
-    torch.manual_seed(config.seed * 1_000_003 + iteration)  # dropout
-    with torch.autocast(device.split(":")[0], dtype=torch.bfloat16):
-        logits = network(images)
-    weights = torch.tensor(config.class_weights, device=device) if config.class_weights else None
-    loss = dice_and_cross_entropy(logits.float(), masks, class_weights=weights, known=known)
-    optimiser.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
-    torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-    optimiser.step()
-    return float(loss.detach())
+class _Clock:
+    """Says how far a training is and when it will end, from its speed since it was started or resumed."""
+
+    def __init__(self, config: TrainingConfig, first: int, spent: float, report: Report) -> None:
+        self._config, self._first, self._spent, self._report = config, first, spent, report
+        self._started = self._last_line = time.monotonic()
+
+    def seconds(self) -> float:
+        """Time of training, that before a kill included."""
+        return self._spent + time.monotonic() - self._started
+
+    def tell(self, row: Row, *, always: bool) -> None:
+        """Report a row of the curve, unless there was a line a moment ago."""
+        now, done, n = time.monotonic(), int(row["iteration"]), self._config.iterations
+        if not always and now - self._last_line < LINE_EVERY_S:
+            return
+        self._last_line = now
+        speed = (done - self._first) / max(now - self._started, 1e-3)
+        left = timedelta(seconds=round((n - done) / speed))
+        end = f", {left} left, ends {datetime.now() + left:%a %H:%M}" if done < n else ""
+        scores = "".join(f", {name} {value:.3f}" for name, value in row.items() if "_dice_" in name)
+        self._report(f"{self._config.name}: {done}/{n}, loss {row['loss']:.4f}, {speed:.2f} iterations/s{end}{scores}")
 
 
-def _batch(iteration: int, config: TrainingConfig, data: TrainingData, real: AnnotatedData | None) -> Batch:
-    """The batch of an iteration: epochs are permutations, all else comes from a generator seeded by it."""
-    generator = torch.Generator().manual_seed(config.seed * 1_000_003 + iteration)
-    n_real = round(config.annotated_share * config.batch) if real else 0
-    n_drawn = config.batch - n_real
-    per_epoch = max(len(data.training) // max(n_drawn, 1), 1)
-    epoch, position = divmod(iteration, per_epoch)
-    order = np.random.default_rng([config.seed, epoch]).permutation(data.training)
-    images, masks = data.batch(order[position * n_drawn : (position + 1) * n_drawn])
-    known = torch.ones_like(masks)
-    if real and n_real:
-        chosen = torch.randint(len(real.images), (n_real,), generator=generator)
-        images = torch.cat([images, recolour(real.images[chosen], real.regions[chosen], generator)])
-        masks = torch.cat([masks, real.masks[chosen].float()])
-        known = torch.cat([known, real.known[chosen].float()])
-    images, both = augment(images, torch.cat([masks, known], dim=1), config.crop_px, generator)
-    masks, known = both.chunk(2, dim=1)
-    known[:n_drawn] = 1.0  # beyond the edge of a phantom slice there is known to be nothing
-    return images, masks, known
+def _validation(
+    config: TrainingConfig, phantom: PhantomData, annotated: Annotated | None, device: str
+) -> dict[str, list[Batch]]:
+    batches = {"phantom": list(phantom_batches(config, phantom, device, most=SLICES_VALIDATED))}
+    if annotated:
+        batches["real"] = list(annotated_batches(config, _evenly(annotated.validation), device))
+    return batches
 
 
-def _learning_rate(iteration: int, config: TrainingConfig) -> float:
-    """Linear warm-up over 100 iterations, then half a cosine to zero."""
-    warm = min(1.0, (iteration + 1) / 100)
-    return config.learning_rate * warm * (0.5 + 0.5 * float(np.cos(np.pi * iteration / config.iterations))) + 1e-6
+def _evenly(slices: AnnotatedSlices) -> AnnotatedSlices:
+    n = len(slices.patients)
+    index = np.linspace(0, n - 1, min(n, SLICES_VALIDATED)).round().astype(int)
+    kept = tuple(slices.patients[k] for k in index)
+    return dataclasses.replace(slices, images=slices.images[index], regions=slices.regions[index], patients=kept)
 
 
-@torch.no_grad()
-def _average(average: dict[str, Tensor], network: VNet, decay: float) -> None:
-    for name, value in network.state_dict().items():
-        if value.dtype.is_floating_point:
-            average[name].mul_(decay).add_(value, alpha=1 - decay)
-        else:
-            average[name].copy_(value)
+def _data(phantom: PhantomData, annotated: Annotated | None, start_sha256: str) -> dict[str, str]:
+    """Kind -> what is learned from, in words and with a hash; a checkpoint of other data is not continued."""
+    slices = phantom.slices
+    drawn = _hash(slices.subjects, slices.held_back, np.array([slices.phantom_version, *slices.tissue.shape]))
+    n, version = len(phantom.training), slices.phantom_version
+    found = {"phantom": f"{n} slices of phantom version {version} ({drawn})"}
+    if annotated:
+        found["real slices"] = _real_data(annotated)
+    if start_sha256:
+        found["start weights"] = f"start weights {start_sha256[:12]}"
+    return found
 
 
-def _phantom_batches(config: TrainingConfig, data: TrainingData) -> Iterator[Batch]:
-    for start in range(0, len(data.validation), config.batch):
-        images, masks = data.batch(data.validation[start : start + config.batch])
-        yield images, masks, torch.ones_like(masks)
+def _real_data(annotated: Annotated) -> str:
+    parts = (annotated.training, annotated.validation)
+    (n, of), (n_others, of_others) = ((len(one.patients), len(set(one.patients))) for one in parts)
+    text = f"{n} slices of {of} real patients, validated on {n_others} slices of {of_others} others"
+    found = _hash(*(array for one in parts for array in (one.images, one.regions, np.array(one.patients, "U"))))
+    return f"{text} ({found})"
 
 
-def _annotated_batches(config: TrainingConfig, slices: AnnotatedSlices) -> Iterator[Batch]:
-    real = AnnotatedData.of(slices, config.classes)
-    for start in range(0, len(real.images), config.batch):
-        part = slice(start, start + config.batch)
-        yield real.images[part], real.masks[part].float(), real.known[part].float()
+def _hash(*arrays: npt.NDArray[Any]) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()[:12]
+
+
+def _announce(training: _Training, data: Mapping[str, str], report: Report) -> None:
+    config = training.config
+    size = f"{n_parameters(training.learner.network) / 1e6:.2f} million parameters"
+    threads = f"{torch.get_num_threads()} CPU threads"
+    report(f"{config.name}: {size}, {config.loss}, bf16 mixed precision on {training.device}, {threads}")
+    report(f"{config.name}: learns from {'; '.join(data.values())}")
+    report(f"{config.name}: {config.annotated_per_batch} of {config.batch} in a batch are real")
+
+
+def _mean(losses: list[Tensor], done: int) -> float:
+    values = torch.stack(losses).cpu()
+    if not bool(values.isfinite().all()):
+        iteration = done - len(values) + int((~values.isfinite()).nonzero()[0]) + 1
+        raise ConfigurationError(
+            f"the loss of iteration {iteration} is {float(values[~values.isfinite()][0])}: the checkpoint before it is "
+            "kept; try a lower learning_rate, and look for images with broken values"
+        )
+    return float(values.double().mean())
+
+
+def _check_finite(average: Mapping[str, Tensor], done: int) -> None:
+    if broken := [name for name, value in average.items() if not bool(value.isfinite().all())]:
+        raise ConfigurationError(
+            f"the average of the weights is not finite at iteration {done} ({broken[0]}): the checkpoint before it is "
+            "kept; try a lower learning_rate, or another start_from"
+        )
 
 
 @torch.no_grad()
 def validate(
     config: TrainingConfig, weights: dict[str, Tensor], batches: Iterable[Batch], device: str
 ) -> dict[str, float]:
-    """Dice per class over all batches together."""
-    network = VNet(network_config(config)).to(device)
+    """Dice per class over all batches together, in single precision; classes that no slice has are left out."""
+    network = VNet(network_config(config)).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     network.load_state_dict(weights)
     network.eval()
-    outputs = [(network(images.to(device)).cpu(), masks, known) for images, masks, known in batches]
-    logits, target, known = (torch.cat(parts) for parts in zip(*outputs, strict=True))
-    dice = dice_coefficient(logits, target, known=known)
-    return {name: round(float(value), 4) for name, value in zip(config.classes, dice, strict=True)}
-
-
-def _log(folder: Path, iteration: int, loss: float, seconds: float) -> None:
-    path = folder / "curve.csv"
-    new = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.writer(file)
-        if new:
-            writer.writerow(["iteration", "loss", "seconds"])
-        writer.writerow([iteration, f"{loss:.5f}", f"{seconds:.1f}"])
-
-
-def _checkpoint(
-    folder: Path,
-    config: TrainingConfig,
-    iteration: int,
-    seconds: float,
-    network: VNet,
-    average: dict[str, Tensor],
-    optimiser: torch.optim.Optimizer,
-) -> None:
-    temporary = folder / ".checkpoint.tmp"
-    state = {
-        "config": config.sha256,
-        "iteration": iteration,
-        "seconds": seconds,
-        "network": network.state_dict(),
-        "average": average,
-        "optimiser": optimiser.state_dict(),
-    }
-    torch.save(state, temporary)
-    os.replace(temporary, folder / "checkpoint.pt")
-
-
-def _resume(
-    folder: Path, config: TrainingConfig, network: VNet, average: dict[str, Tensor], optimiser: torch.optim.Optimizer
-) -> tuple[int, float]:
-    path = folder / "checkpoint.pt"
-    if not path.exists():
-        return 0, 0.0
-    state = torch.load(path, weights_only=True)
-    if state["config"] != config.sha256:
-        return 0, 0.0
-    network.load_state_dict(state["network"])
-    average.update(state["average"])
-    optimiser.load_state_dict(state["optimiser"])
-    return int(state["iteration"]), float(state["seconds"])
+    counts = torch.zeros(2, len(config.classes), dtype=torch.float64, device=device)
+    there = torch.zeros(len(config.classes), dtype=torch.bool, device=device)
+    for batch in batches:
+        images, masks, known = batch
+        counts += overlap_and_size(network(images.contiguous(memory_format=torch.channels_last)), masks, known=known)
+        there |= (masks * known).flatten(2).any(dim=2).any(dim=0)
+    dice = zip(config.classes, dice_of(counts).tolist(), there.tolist(), strict=True)
+    return {name: round(value, 4) for name, value, is_there in dice if is_there}
