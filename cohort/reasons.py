@@ -80,6 +80,7 @@ ANATOMY_REASONS: Final[dict[str, str]] = {
     "different_frame": "Sagittal and axial series do not share a frame of reference; they are not combined.",
     "components_removed": "Post-processing removed a large part of the network's output.",
     "network_uncertain": "The network was uncertain about this structure.",
+    "network_misfit": "Pixels or field of view are not such as the network has learned from; it was not used.",
 }
 
 LOADING_REASONS: Final[dict[str, str]] = {

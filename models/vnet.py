@@ -1,7 +1,9 @@
 """Two-dimensional V-Net (Milletari, Navab, Ahmadi 2016, arXiv:1606.04797) as Hess et al. 2023 use it.
 
-Residual stages of 1, 2, 3, 3 convolutions of 5x5, PReLU, 2x2 convolutions of stride 2 down and up, dropout. Batch
-normalisation after every convolution (Ioffe & Szegedy 2015) is not in the paper.
+Residual stages of 1, 2, 3, 3 convolutions of 5x5, PReLU, 2x2 convolutions of stride 2 down and up, dropout. Not in
+the paper: batch normalisation after every convolution (Ioffe & Szegedy 2015); a convolution before the first stage,
+where the paper adds the one image to all channels; decoder stages of as many channels as the encoder's at their
+level, around which the up-sampled half is added, where the paper keeps both halves.
 """
 
 from __future__ import annotations
@@ -11,6 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from cohort.errors import ConfigurationError
+
+ACTIVATIONS = ("prelu", "relu")
+MAX_LEVELS = 7
+"""Inputs are padded to whole 2**levels: one level more, and 256 pixels would be a single one at the bottom."""
 CONVOLUTIONS = (1, 2, 3, 3)
 """Convolutions of the encoder and decoder stages; deeper stages repeat the last number."""
 
@@ -29,9 +36,27 @@ class VNetConfig:
     activation: str = "prelu"
     """prelu as in the paper, or relu: on a CPU, PReLU takes about a third of the training time."""
 
+    def __post_init__(self) -> None:
+        """Raise `ConfigurationError` for a shape that no network can have."""
+        _check_whole("n_classes", self.n_classes, 1, 255)
+        _check_whole("levels", self.levels, 1, MAX_LEVELS)
+        _check_whole("base_channels", self.base_channels, 1, 1024)
+        _check_whole("kernel", self.kernel, 1, 15)
+        if self.kernel % 2 == 0:
+            raise ConfigurationError(f"a kernel of {self.kernel} has no middle and would shift the output; use 3 or 5")
+        if not 0 <= self.dropout < 1:
+            raise ConfigurationError(f"dropout is a share from 0 to below 1, not {self.dropout}")
+        if self.activation not in ACTIVATIONS:
+            raise ConfigurationError(f"activation is one of {', '.join(ACTIVATIONS)}, not {self.activation!r}")
+
+
+def _check_whole(name: str, value: object, low: int, high: int) -> None:
+    if type(value) is not int or not low <= value <= high:
+        raise ConfigurationError(f"{name} of a network is a whole number from {low} to {high}, not {value!r}")
+
 
 class ResidualStage(nn.Module):
-    """n convolutions with a skip around them."""
+    """[batch, c_in, h, w] -> [batch, c, h, w]: n convolutions, to which `skip` [batch, c, h, w] is added."""
 
     def __init__(self, c_in: int, c: int, n: int, config: VNetConfig) -> None:
         super().__init__()
@@ -63,7 +88,10 @@ def _up(c: int, config: VNetConfig) -> nn.Sequential:
 
 
 class VNet(nn.Module):
-    """[batch, 1, row, column] normalised slices -> [batch, class, row, column] logits."""
+    """[batch, 1, row, column] normalised slices -> [batch, class, row, column] logits.
+
+    Rows and columns are multiples of 2**levels.
+    """
 
     def __init__(self, config: VNetConfig) -> None:
         super().__init__()
@@ -89,8 +117,8 @@ class VNet(nn.Module):
             x = down(x)
         x = self.bottom(x, x)  # [b, c * 2**levels, h / 2**levels, w / 2**levels]
         for up, stage in zip(self.up, self.decoder, strict=True):
-            x = up(x)
-            x = stage(torch.cat([x, skips.pop()], dim=1), x)
+            x = up(x)  # [b, c * 2**i, h / 2**i, w / 2**i]
+            x = stage(torch.cat([x, skips.pop()], dim=1), x)  # 2 c * 2**i channels in, c * 2**i out
         logits: Tensor = self.head(x)  # [b, class, h, w]
         return logits
 
@@ -98,3 +126,9 @@ class VNet(nn.Module):
 def n_parameters(network: nn.Module) -> int:
     """Number of trained numbers."""
     return sum(p.numel() for p in network.parameters())
+
+
+def tensor_shapes(config: VNetConfig) -> dict[str, tuple[int, ...]]:
+    """Tensor of a network's state -> its shape, without the memory that they would take."""
+    with torch.device("meta"):
+        return {name: tuple(value.shape) for name, value in VNet(config).state_dict().items()}

@@ -78,7 +78,7 @@ class SegmentConfig:
     """Section [segment]."""
 
     networks: Mapping[str, str] = field(default_factory=NETWORKS.copy)
-    """Label array -> name of a shipped network or path of your own network's JSON file; those not given keep theirs."""
+    """Label array -> name of a shipped network, or path or URL of your own's JSON file; those not given keep theirs."""
     batch_slices: int = 16
     """Slices of one forward pass."""
 
@@ -197,7 +197,9 @@ def _value(kind: Any, value: Any, *, where: str, folder: Path) -> Any:
 
 
 def _network(name: str, folder: Path) -> str:
-    """A shipped network's name as it is; the path of a network's own JSON file made absolute."""
+    """A shipped network's name or a URL as it is; the path of a network's own JSON file made absolute."""
+    if "://" in name:
+        return name
     return str(folder.absolute() / Path(name).expanduser()) if name.endswith(".json") else name
 
 

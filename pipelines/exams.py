@@ -51,7 +51,7 @@ class Artefacts:
     """Hashes of everything a run brings with it that results depend on."""
 
     weights: Mapping[str, str]
-    """Label array -> sha256 of the network's weights."""
+    """Label array -> sha256 of the network (weights, and how slices are given to it)."""
     base_models: Mapping[str, str]
     """Sex -> sha256 of the base model's tables."""
     tasks: tuple[str, ...]

@@ -16,6 +16,7 @@ from cohort.archive.demographics import SubjectTable, read_subjects
 from cohort.archive.pseudonym import Pseudonyms, load_or_create_key
 from cohort.tables.buckets import create_tables
 from models.musculoskeletal.build import Sex, base_model_sha256, build_base_model
+from models.registry import read_contract
 from pipelines.config import RunConfig
 from pipelines.exams import Artefacts
 from pipelines.progress import Progress
@@ -79,7 +80,7 @@ def prepare(archive: Path, store: Path, config: RunConfig, subjects: Path | None
         networks=networks,
         base_models={code: _base_model(store, code, sha256) for code, sha256 in hashes.items()},
         artefacts=Artefacts(
-            weights={label: sha256 for label, (_, sha256) in networks.items()},
+            weights={label: read_contract(name).sha256 for label, (name, _) in networks.items()},
             base_models=hashes,
             tasks=tuple(config.load.tasks),
         ),

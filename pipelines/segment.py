@@ -16,6 +16,7 @@ from cohort.store.exam import read_exam
 from cohort.store.labels import write_labels
 from cohort.store.layout import label_store_path
 from cohort.terms import DISC, MUSCLES, SACRAL_BODY, VERTEBRAL_BODY
+from models.forward import usable_arithmetic
 from models.inference import Segmentation, segment_stack
 from models.registry import NetworkContract, load_network, read_contract
 from pipelines.outcome import Result, WorkItem
@@ -36,7 +37,7 @@ class SegmentTask:
     exam_path: str
     """Exam store relative to STORE."""
     networks: Mapping[str, tuple[str, str]]
-    """Label array -> (name or path of the network, sha256 of its weights)."""
+    """Label array -> (name, path or URL of the network, sha256 of its weights)."""
     batch_slices: int
     device: str
 
@@ -54,8 +55,8 @@ def check_networks(networks: Mapping[str, str]) -> dict[str, tuple[str, str]]:
         contract = read_contract(networks[label])
         if (contract.plane, contract.classes) != (plane, classes):
             raise ConfigurationError(
-                f"network {contract.name!r} for {label} gives {contract.classes} on {contract.plane} slices, "
-                f"wanted {classes} on {plane}"
+                f"network {contract.name!r} gives {', '.join(contract.classes)} on {contract.plane} slices; as {label} "
+                f"network this version takes {', '.join(classes)}, in this order, on {plane} slices"
             )
         checked[label] = (networks[label], contract.weights_sha256)
     return checked
@@ -69,9 +70,8 @@ def segment(item: WorkItem) -> Result:
     labelled = [_segment_stack(stack, task, contracts) for stack in exam.stacks]
     target = label_store_path(task.store, item.exam_id, item.fingerprint)
     weights = {label: sha256 for label, (_, sha256) in task.networks.items()}
-    write_labels(
-        target, labelled, {"exam_id": item.exam_id, "fingerprint": item.fingerprint, "weights_sha256": weights}
-    )
+    about = {"weights_sha256": weights, "arithmetic": usable_arithmetic(task.device)[0]}
+    write_labels(target, labelled, {"exam_id": item.exam_id, "fingerprint": item.fingerprint, **about})
     return Result(path=str(target.relative_to(task.store)))
 
 

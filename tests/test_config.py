@@ -120,3 +120,11 @@ def test_demonstration_has_its_own_key_outside_its_store(tmp_path: Path) -> None
     config = RunConfig.demo(tmp_path)
     assert config.privacy.key_file.parent == tmp_path
     assert config.load == RunConfig().load
+
+
+def test_the_url_of_a_network_is_kept_as_it_is(tmp_path: Path) -> None:
+    url = "https://example.org/disc.json#sha256=" + "0" * 64
+    path = tmp_path / "cohort.toml"
+    path.write_text(f'[segment.networks]\ndisc = "{url}"\nmuscle = "https://example.org/muscle.json"\n')
+    networks = read_config(path).segment.networks
+    assert (networks["disc"], networks["muscle"]) == (url, "https://example.org/muscle.json")

@@ -17,7 +17,7 @@ from pipelines.fingerprint import STAGE_VERSIONS, STAGES, canonical_json, finger
 
 GOLDEN = {
     "convert": "f04d7c2e6ab75f3640c07e52ac018e2b18de2d8b7852450f33589f61c31d6e3c",
-    "segment": "1e2a079d1a4fc7ccafd7fe2be5bdfdd7db28c7c24c5d75ec22f3092d3299039c",
+    "segment": "33331c9969848bc248f1c93616c3773704e066e397b89eb01c7c630447463d32",
     "measure": "9516a6721d84718e511522c7f659df3ca04d1619699d246ec6707706eeb5ec21",
     "load": "e8867fcc050e01c085668145063b11a83d1c9c99bdfc9284b41394d849a73c83",
 }

@@ -1,14 +1,12 @@
-"""The network: shapes, the paper's stages, losses and their gradients."""
+"""The network: shapes and the paper's stages."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from models.losses import dice_and_cross_entropy, dice_coefficient, dice_sigmoid
-from models.vnet import VNet, VNetConfig, n_parameters
+from cohort.errors import ConfigurationError
+from models.vnet import VNet, VNetConfig, n_parameters, tensor_shapes
 
 
 @pytest.mark.parametrize(("levels", "base", "classes"), [(4, 8, 1), (3, 4, 2), (2, 4, 4)])
@@ -30,35 +28,32 @@ def test_number_of_parameters_is_that_of_the_published_layout() -> None:
     assert n_parameters(VNet(VNetConfig(1, levels=4, base_channels=8))) == pytest.approx(2.25e6, rel=0.01)
 
 
-def test_perfect_and_opposite_predictions() -> None:
-    target = torch.zeros(1, 1, 8, 8)
-    target[..., :4, :] = 1
-    assert float(dice_sigmoid((target * 2 - 1) * 50, target)) == pytest.approx(0, abs=1e-4)
-    assert float(dice_sigmoid((1 - target * 2) * 50, target)) == pytest.approx(1, abs=0.05)
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"levels": 0}, "levels of a network is a whole number from 1"),
+        ({"levels": 2.0}, "levels of a network is a whole number"),
+        ({"n_classes": 0}, "n_classes"),
+        ({"base_channels": -8}, "base_channels"),
+        ({"kernel": 4}, "has no middle"),
+        ({"dropout": 1.0}, "dropout"),
+        ({"activation": "gelu"}, "activation is one of prelu, relu"),
+    ],
+)
+def test_impossible_shapes_are_refused_in_words(values: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        VNetConfig(**{"n_classes": 1, **values})  # type: ignore[arg-type]
 
 
-def test_an_empty_slice_with_an_empty_prediction_costs_nothing() -> None:
-    empty = torch.zeros(2, 3, 8, 8)
-    logits = torch.full((2, 3, 8, 8), -40.0, requires_grad=True)
-    loss = dice_and_cross_entropy(logits, empty)
-    loss.backward()
-    assert float(loss.detach()) == pytest.approx(0, abs=1e-6)
-    assert torch.isfinite(logits.grad).all()
-    assert dice_coefficient(logits, empty).tolist() == [1, 1, 1]
+def test_activation_is_the_one_that_was_asked_for() -> None:
+    kinds = {"prelu": torch.nn.PReLU, "relu": torch.nn.ReLU}
+    for name, kind in kinds.items():
+        found = {type(m) for m in VNet(VNetConfig(1, 2, 2, activation=name)).modules()} & set(kinds.values())
+        assert found == {kind}
 
 
-def test_class_weights_shift_the_loss_towards_their_class() -> None:
-    target = torch.ones(1, 2, 4, 4)
-    logits = torch.stack([torch.full((4, 4), 20.0), torch.full((4, 4), -20.0)])[None]
-    easy = dice_sigmoid(logits, target, class_weights=torch.tensor([10.0, 1.0]))
-    hard = dice_sigmoid(logits, target, class_weights=torch.tensor([1.0, 10.0]))
-    assert float(easy) < float(dice_sigmoid(logits, target)) < float(hard)
-
-
-@settings(max_examples=10, deadline=None)
-@given(st.integers(0, 1000))
-def test_gradient_of_the_loss_agrees_with_finite_differences(seed: int) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    logits = torch.randn(1, 2, 3, 3, dtype=torch.float64, generator=generator, requires_grad=True)
-    target = (torch.rand(1, 2, 3, 3, generator=generator) > 0.5).double()
-    assert torch.autograd.gradcheck(lambda x: dice_and_cross_entropy(x, target), (logits,))
+def test_the_shapes_of_a_network_are_known_without_building_it() -> None:
+    config = VNetConfig(2, levels=2, base_channels=2)
+    assert tensor_shapes(config) == {name: tuple(value.shape) for name, value in VNet(config).state_dict().items()}
+    largest = tensor_shapes(VNetConfig(1, levels=7, base_channels=1024))  # of some ten terabytes
+    assert largest["bottom.body.0.weight"] == (2**17, 2**17, 5, 5)
