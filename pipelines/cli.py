@@ -162,24 +162,56 @@ def schema(reasons: bool) -> None:
     click.echo(data_dictionary())
 
 
+def print_training_configs(ctx: click.Context, param: click.Parameter, asked: bool) -> None:
+    """Print one line for each shipped training configuration, and end."""
+    if not asked:
+        return
+    from models.training.config import described_configs
+
+    for name, text in described_configs().items():
+        click.echo(f"{name:22}{text}")
+    ctx.exit()
+
+
+def make_training_example(ctx: click.Context, param: click.Parameter, folder: Path | None) -> None:
+    """Write an example of annotated slices, and end."""
+    if folder is None:
+        return
+    from models.training.example import write_example
+
+    write_example(folder, lambda line: click.echo(line, err=True))
+    ctx.exit()
+
+
 @main.command()
 @click.argument("config")
+@click.option("--list", is_flag=True, is_eager=True, expose_value=False, callback=print_training_configs,
+              help="List the shipped configurations.")  # fmt: skip
+@click.option("--make-example", metavar="DIR", type=click.Path(path_type=Path), is_eager=True, expose_value=False,
+              callback=make_training_example, help="Write a small folder of annotated phantom slices.")  # fmt: skip
 @click.option("--folder", type=click.Path(path_type=Path), default=Path("runs/train"), show_default=True,
               help="Pool, checkpoints and curves.")  # fmt: skip
 @click.option("--output", type=click.Path(path_type=Path), default=Path("runs/weights"), show_default=True,
               help="Weights, contract and card.")  # fmt: skip
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-@click.option("--processes", default=2, show_default=True, help="For making the phantom pool.")
+@click.option("--processes", type=click.IntRange(min=1), default=2, show_default=True,
+              help="For making the phantom pool.")  # fmt: skip
 @click.option("--slices", type=click.Path(path_type=Path, exists=True, file_okay=False),
               help="Annotated slices, where CONFIG learns from some.")  # fmt: skip
-def train(config: str, folder: Path, output: Path, device: str, processes: int, slices: Path | None) -> None:
-    """Train a network; CONFIG is a shipped configuration (vertebral_body, disc, muscle) or a TOML file.
+@click.option("--tensorboard", is_flag=True, help="Write curves as TensorBoard events, too.")
+def train(
+    config: str, folder: Path, output: Path, device: str, processes: int, slices: Path | None, tensorboard: bool
+) -> None:
+    """Train a network; CONFIG is a shipped configuration (--list) or a TOML file.
 
-    A second call continues from the last checkpoint.
+    Shows how far it is and when it will end. The same command goes on from the last checkpoint after a stop or a kill.
 
     \b
-    Example:
+    Examples:
       cohort train vertebral_body && cohort train disc && cohort train muscle
+      cohort train paper_muscle --device cuda --processes 16
+      cohort train --make-example example
+      cohort train own.toml --slices example
     """
     from cluster.resources import resolve_device
     from pipelines.train import train_network
@@ -192,6 +224,7 @@ def train(config: str, folder: Path, output: Path, device: str, processes: int, 
         processes=processes,
         slices=slices,
         report=lambda line: click.echo(line, err=True),
+        tensorboard=tensorboard,
     )
 
 
@@ -201,22 +234,47 @@ def validate() -> None:
 
 
 @validate.command()
-@click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder of real scans with human masks.")
+@click.option("--data", type=click.Path(path_type=Path), envvar="COHORT_TEST_DATA", show_envvar=True,
+              help="Folder of real scans with human masks; without it the stored results are shown.")  # fmt: skip
 @click.option("--vertebral-body", default="vertebral_body", show_default=True, help="Network, by name or .json file.")
 @click.option("--disc", default="disc", show_default=True)
 @click.option("--muscle", default="muscle", show_default=True)
+@click.option("--slices", is_flag=True, help="Show the Dice of every slice, too.")
+@click.option(
+    "--pictures", type=click.Path(path_type=Path, file_okay=False), help="Draw pages of overlays in a folder."
+)
+@click.option("--cards", is_flag=True, help="Store the results and write the model cards beside the weights.")
 @JSON
-def weights(data: Path, vertebral_body: str, disc: str, muscle: str, as_json: bool) -> None:
-    """Score the networks on real scans with human masks; prints a Markdown table.
+def weights(
+    data: Path | None,
+    vertebral_body: str,
+    disc: str,
+    muscle: str,
+    slices: bool,
+    pictures: Path | None,
+    cards: bool,
+    as_json: bool,
+) -> None:
+    """Score the networks on real scans with human masks; prints Markdown tables.
 
     \b
-    Example:
-      cohort validate weights --data scans > docs/validation/segmentation-table.md
+    Examples:
+      cohort validate weights --data scans --slices --cards --pictures docs/validation \\
+        > docs/validation/segmentation-table.md
+      cohort validate weights --json
     """
-    from pipelines.validate import Networks, as_table, validate_weights
+    from pipelines.real_scans import Networks
+    from pipelines.validate import as_table, measured_weights, slices_table
 
-    results = validate_weights(data, Networks(vertebral_body, disc, muscle))
-    click.echo(json.dumps(results, indent=1) if as_json else as_table(results))
+    networks = Networks(vertebral_body, disc, muscle)
+    measured = measured_weights(
+        data, networks, pictures=pictures, cards=cards, report=lambda line: click.echo(line, err=True)
+    )
+    if as_json:
+        by_slice = {"slices": measured.slices} if slices else {}
+        click.echo(json.dumps({**measured.results, **by_slice}, indent=1, allow_nan=False))
+    else:
+        click.echo(as_table(measured.results) + (f"\n\n{slices_table(measured.slices)}" if slices else ""))
 
 
 @main.command()

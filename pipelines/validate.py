@@ -1,186 +1,211 @@
-"""`cohort validate weights`: the networks against human masks on real scans.
-
-Expects the folders `real_exam`, `spider_t2space` and `spider_t1_midsagittal` in one place. Annotators stop
-somewhere: only rows between the top and the bottom of a slice's human mask are scored, and SPIDER's vertebrae are
-cut at the spinal canal, because their masks include the posterior elements.
-"""
+"""`cohort validate weights`: scores of the networks on real scans, as tables and stored beside the weights."""
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-import cv2
 import numpy as np
 import numpy.typing as npt
-from pydicom import dcmread
 
 from cohort.agreement.overlap import dice, spread
-from cohort.archive.header import header_pose
+from cohort.agreement.surface import SurfaceDistance, surface_distance
 from cohort.errors import ConfigurationError
-from cohort.geometry import StackGeometry
-from cohort.stacks import ImageStack, Plane
-from models.inference import Segmentation, segment_stack
-from models.registry import load_network, read_contract
-from models.training.annotated import bodies_in_front_of_canal, part_of_patient, patient_of, read_png, read_spacings
+from models.card import Measured, read_measured, write_card, write_measured
+from models.registry import find_contract
+from pipelines.overlay_pages import write_pages
+from pipelines.real_scans import Compared, Networks, RealScans, Report, SegmentedSlice, segment_real_scans
 
-Mask = npt.NDArray[np.bool_]
-
-MIN_BODY_MM2 = 150.0
-MIN_DISC_MM2 = 60.0
-"""Smaller pieces are not counted: a fifth of an L1 body, a quarter of a collapsed disc (docs/phantom.md)."""
+Results = dict[str, Any]
+VOLUME: Final = "volume"
+"""Ends the keys of scores over a scan at once, as the paper gives them (Hess et al. 2023): all slices between the first
+and the last in which a human drew the structure."""
 
 
-@dataclass(frozen=True)
-class Networks:
-    """Names or paths of the three networks."""
+def measured_weights(
+    data: Path | None, networks: Networks, *, pictures: Path | None, cards: bool, report: Report
+) -> Measured:
+    """Measure the networks on the real scans below `data`; without `data`, what is stored beside them.
 
-    vertebral_body: str
-    disc: str
-    muscle: str
-
-    def segment(self, which: str, stack: ImageStack) -> Segmentation:
-        """Run one of them over a stack."""
-        name = getattr(self, which)
-        contract = read_contract(name)
-        network = load_network(name, contract.weights_sha256, "cpu")
-        return segment_stack(network, contract, stack, batch_slices=8, device="cpu")
-
-
-def validate_weights(data: Path, networks: Networks) -> dict[str, dict[str, Any]]:
-    """Scores by set and structure: n slices, mean Dice and its spread; for counts the share within one and exact.
+    Parameters
+    ----------
+    pictures : folder for pages of overlays (`pipelines.overlay_pages`); None draws none
+    cards : store the results, and write the model cards, beside the weights
+    report : takes lines of progress
 
     Raises
     ------
     ConfigurationError
-        if the folder of real scans is not there
+        if real scans are missing, or no results of these very weights are stored; if cards are wanted of networks that
+        do not lie in one folder
     """
-    if not (data / "real_exam").is_dir():
-        raise ConfigurationError("no folder real_exam among the test data; name the folder with --data")
-    scores = {
-        **_real_sagittal(data / "real_exam", networks),
-        **_real_axial(data / "real_exam", networks),
-        **_spider(data / "spider_t2space", networks),
-    }
-    results = {name: dataclasses.asdict(spread(values)) for name, values in scores.items()}
-    return {**results, **_t1_counts(data / "spider_t1_midsagittal", networks)}
+    if data is None:
+        if pictures or cards:
+            raise ConfigurationError("pictures and cards need real scans: name their folder with --data")
+        return _stored(networks, report)
+    folder = _folder_of(networks) if cards else None
+    scans = segment_real_scans(data, networks, report)
+    measured = measure(scans, networks)
+    if pictures:
+        write_pages(pictures, scans)
+    if folder:
+        write_measured(folder, measured)
+        for contract in networks.contracts.values():
+            write_card(folder, contract)
+    return measured
 
 
-def as_table(results: Mapping[str, Mapping[str, Any]]) -> str:
-    """Markdown table of the scores."""
+def _folder_of(networks: Networks) -> Path:
+    """The folder that all three networks lie in: results are stored for the three together."""
+    folders = {find_contract(name).resolve().parent for name in dataclasses.astuple(networks)}
+    if len(folders) > 1:
+        raise ConfigurationError("results are stored for three networks that lie in one folder, these do not")
+    return folders.pop()
+
+
+def _stored(networks: Networks, report: Report) -> Measured:
+    measured = read_measured(_folder_of(networks))
+    if measured is None or measured.weights != _weights(networks):
+        raise ConfigurationError("no results of these weights are stored; name the folder of real scans with --data")
+    report("no real scans named (--data): these are the results stored beside the weights")
+    return measured
+
+
+def _weights(networks: Networks) -> dict[str, str]:
+    return {name: contract.weights_sha256 for name, contract in networks.contracts.items()}
+
+
+def measure(scans: RealScans, networks: Networks) -> Measured:
+    """Scores by set and structure.
+
+    `results` has for each `set/structure` the number of slices, mean, sd, median and worst of Dice, and the means of
+    mean surface distance and 95th percentile Hausdorff distance (mm) over those slices in which anything was found;
+    the same with `/volume` for a scan as a whole; and what became of the counts. `slices` has the Dice of each slice.
+    """
+    keys = dict.fromkeys(key for one in scans.scored for key in one.compared)
+    pairs = {key: _pairs(scans.scored, key) for key in keys}
+    results: Results = {}
+    for key, slices in pairs.items():
+        results[key] = _scores(slices)
+        if slices and all(one.gap_mm for one, _ in slices):
+            results[f"{key}/{VOLUME}"] = _volume_scores(_between(scans.scored, key))
+    results |= _count_scores(scans) | {"spider/patients": dict(scans.patients)}
+    by_slice = {key: {one.name: _dice(pair) for one, pair in slices} for key, slices in pairs.items()}
+    return Measured(_weights(networks), results, by_slice)
+
+
+def as_table(results: Mapping[str, Any]) -> str:
+    """Two Markdown tables: overlap and distance of outlines, and counts."""
     lines = [
-        "| set / structure | n slices | Dice, mean ± sd | exact count | count within one |",
+        "| set / structure | n | Dice, mean ± sd | median | worst | surface, mm | HD95, mm | nothing found |",
+        "|---|---|---|---|---|---|---|---|",
+        *(_overlap_line(key, found) for key, found in results.items() if _has(found, "dice")),
+        "",
+        "| counts | n | exact | within one | bias |",
         "|---|---|---|---|---|",
+        *(_count_line(key, found) for key, found in results.items() if _has(found, "bias")),
     ]
-    for name, found in results.items():
-        score = f"{found['dice']:.3f} ± {found['sd']:.3f}" if found.get("dice") is not None else "-"
-        counts = [f"{found[key]:.1%}" if key in found else "-" for key in ("exact", "within_one")]
-        lines.append(f"| {name} | {found['n']} | {score} | {counts[0]} | {counts[1]} |")
     return "\n".join(lines)
 
 
-def _dicom_stack(folder: Path, plane: Plane) -> ImageStack:
-    """Slices in the order of InstanceNumber, which is that of the mask files."""
-    headers = sorted((dcmread(path) for path in folder.iterdir()), key=lambda one: int(one.InstanceNumber))
-    poses = [header_pose(one) for one in headers]
-    geometry = StackGeometry(
-        position_mm=np.array([pose.position_mm for pose in poses]),
-        row_dir=poses[0].row_dir,
-        col_dir=poses[0].col_dir,
-        spacing_mm=poses[0].spacing_mm,
-        shape=poses[0].shape,
-        thickness_mm=poses[0].thickness_mm or 4.0,
-    )
-    return ImageStack(plane, 0, np.stack([one.pixel_array for one in headers]).astype(np.uint16), geometry, None)
+def slices_table(slices: Mapping[str, Mapping[str, float]]) -> str:
+    """Markdown table of the Dice of each slice."""
+    rows = [
+        f"| {key} | " + ", ".join(f"{name}: {value:.2f}" for name, value in found.items()) + " |"
+        for key, found in slices.items()
+    ]
+    return "\n".join(["| set / structure | slice: Dice |", "|---|---|", *rows])
 
 
-def _single(image: npt.NDArray[np.uint8], spacing_mm: tuple[float, float]) -> ImageStack:
-    """One mid-sagittal picture, head up and anterior to the left, as a stack."""
-    geometry = StackGeometry(
-        np.zeros((1, 3)),
-        np.array([0, 1.0, 0]),
-        np.array([0, 0, -1.0]),
-        spacing_mm,
-        (image.shape[0], image.shape[1]),
-        4.0,
-    )
-    return ImageStack("sagittal", 0, image.astype(np.uint16)[None], geometry, None)
+def _has(found: object, key: str) -> bool:
+    return isinstance(found, Mapping) and key in found
 
 
-def _scored(found: Mask, truth: Mask) -> float:
-    rows = np.flatnonzero(truth.any(axis=1))
-    part = slice(rows[0], rows[-1] + 1)
-    return dice(found[part], truth[part])
+def _overlap_line(key: str, found: Mapping[str, Any]) -> str:
+    if found["dice"] is None:
+        return f"| {key} | 0 | - | - | - | - | - | - |"
+    score = f"{found['dice']:.3f}" + (f" ± {found['sd']:.3f}" if found["n"] > 1 else "")
+    distances = [f"{found[name]:.1f}" if found[name] is not None else "-" for name in ("surface_mm", "hd95_mm")]
+    cells = [score, f"{found['median']:.3f}", f"{found['worst']:.3f}", *distances, str(found["n_nothing_found"])]
+    return f"| {key} | {found['n']} | " + " | ".join(cells) + " |"
 
 
-def _real_sagittal(folder: Path, networks: Networks) -> dict[str, list[float]]:
-    stack = _dicom_stack(folder / "dicom" / "sagittal_t1", "sagittal")
-    found = networks.segment("vertebral_body", stack).masks.any(axis=0)
-    truth = [read_png(folder / "masks" / f"sagittal_vertebral_bodies_{k:02d}.png") > 0 for k in range(len(found))]
-    scores = [_scored(f, t) for f, t in zip(found, truth, strict=True) if t.any()]
-    return {"real_exam/vertebral_body": scores}
+def _count_line(key: str, found: Mapping[str, Any]) -> str:
+    return f"| {key} | {found['n']} | {found['exact']:.1%} | {found['within_one']:.1%} | {found['bias']:+.2f} |"
 
 
-def _real_axial(folder: Path, networks: Networks) -> dict[str, list[float]]:
-    stack = _dicom_stack(folder / "dicom" / "axial_inphase", "axial")
-    winner = networks.segment("muscle", stack).winner
-    scores: dict[str, list[float]] = {"real_exam/multifidus": [], "real_exam/erector_spinae": []}
-    for k, found in enumerate(winner):
-        truth = read_png(folder / "masks" / f"axial_es_mf_{k:02d}.png")
-        for name, value, ids in (("multifidus", 1, (2, 3)), ("erector_spinae", 2, (1, 4))):
-            mask = np.isin(truth, ids)
-            if mask.any():
-                scores[f"real_exam/{name}"].append(dice(found == value, mask))
-    return scores
+Pair = tuple[SegmentedSlice, Compared]
 
 
-def _spider(folder: Path, networks: Networks) -> dict[str, list[float]]:
-    spacings = read_spacings(folder)
-    scores: dict[str, list[float]] = {"spider/vertebral_body": [], "spider/disc": []}
-    for path in sorted((folder / "images").iterdir()):
-        if part_of_patient(patient_of(path)) != "test":
-            continue
-        label = read_png(folder / "labels" / path.name)
-        bodies = bodies_in_front_of_canal(label)
-        if bodies is None:
-            continue
-        stack = _single(read_png(path), spacings[path.stem.rsplit("_slice", 1)[0]])
-        scores["spider/vertebral_body"].append(_scored(networks.segment("vertebral_body", stack).masks[0, 0], bodies))
-        if (label == 2).any():
-            scores["spider/disc"].append(_scored(networks.segment("disc", stack).masks[0, 0], label == 2))
-    return scores
+def _pairs(slices: Sequence[SegmentedSlice], key: str) -> list[Pair]:
+    """Slices in which a human drew the structure."""
+    return [(one, one.compared[key]) for one in slices if key in one.compared and one.compared[key].human.any()]
 
 
-def _t1_counts(folder: Path, networks: Networks) -> dict[str, dict[str, Any]]:
-    with (folder / "series.csv").open() as file:
-        wanted = {row["new_file_name"]: row for row in csv.DictReader(file)}
-    spacings = read_spacings(folder)
-    differences: dict[str, list[int]] = {"vertebrae": [], "discs": []}
-    for name, stack in _t1_slices(folder, spacings):
-        n_bodies = _count(networks.segment("vertebral_body", stack).masks[0, 0], spacings[name], MIN_BODY_MM2)
-        n_discs = _count(networks.segment("disc", stack).masks[0, 0], spacings[name], MIN_DISC_MM2)
-        differences["vertebrae"].append(n_bodies - int(wanted[name]["num_vertebrae"]))
-        differences["discs"].append(n_discs - int(wanted[name]["num_discs"]))
+def _between(slices: Sequence[SegmentedSlice], key: str) -> list[Pair]:
+    """Slices between the first and the last in which a human drew the structure, both included."""
+    own = [(one, one.compared[key]) for one in slices if key in one.compared]
+    drawn = [k for k, (_, pair) in enumerate(own) if pair.human.any()]
+    return own[drawn[0] : drawn[-1] + 1]
+
+
+def _dice(pair: Compared) -> float:
+    return round(dice(pair.scored, pair.human), 4)
+
+
+def _scores(pairs: Sequence[Pair]) -> Results:
+    distances = [surface_distance(pair.scored, pair.human, one.spacing_mm) for one, pair in pairs]
+    overlap = spread([dice(pair.scored, pair.human) for _, pair in pairs])
+    return dataclasses.asdict(overlap) | _mean_distances(distances)
+
+
+def _volume_scores(pairs: Sequence[Pair]) -> Results:
+    """Slices of one scan as one volume."""
+    found, human = (np.stack(masks) for masks in zip(*((pair.scored, pair.human) for _, pair in pairs), strict=True))
+    first = pairs[0][0]
+    spacing_mm = (first.gap_mm or 0.0, *first.spacing_mm)
+    distance = surface_distance(found, human, spacing_mm)
+    return dataclasses.asdict(spread([dice(found, human)])) | _mean_distances([distance])
+
+
+def _mean_distances(distances: Sequence[SurfaceDistance | None]) -> Results:
+    known = [one for one in distances if one is not None]
     return {
-        f"t1_counts/{what}": {
-            "n": len(values),
-            "within_one": round(float(np.mean(np.abs(values) <= 1)), 4),
-            "exact": round(float(np.mean(np.array(values) == 0)), 4),
-        }
-        for what, values in differences.items()
+        "surface_mm": _mean([one.mean_mm for one in known]),
+        "hd95_mm": _mean([one.p95_mm for one in known]),
+        "n_nothing_found": len(distances) - len(known),
     }
 
 
-def _t1_slices(folder: Path, spacings: Mapping[str, tuple[float, float]]) -> Iterator[tuple[str, ImageStack]]:
-    for path in sorted((folder / "images").iterdir()):
-        yield path.stem, _single(read_png(path), spacings[path.stem])
+def _mean(values: Sequence[float]) -> float | None:
+    return round(float(np.mean(values)), 2) if values else None
 
 
-def _count(mask: Mask, spacing_mm: tuple[float, float], smallest_mm2: float) -> int:
-    _, _, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
-    areas = stats[1:, cv2.CC_STAT_AREA] * spacing_mm[0] * spacing_mm[1]
-    return int((areas >= smallest_mm2).sum())
+def _count_scores(scans: RealScans) -> Results:
+    errors = {what: np.array([one.counts[what].error for one in scans.t1]) for what in ("vertebrae", "discs")}
+    overall = _shares(np.concatenate(list(errors.values())))
+    human = {what: np.array([one.error for one in found]) for what, found in scans.human_counts.items()}
+    return {
+        "t1_counts/within_one": overall["within_one"],
+        "t1_counts/exact": overall["exact"],
+        "t1_counts/turned": scans.t1_turned,
+        "t1_counts/sacrum_cm2": {
+            "as_stored": round(scans.t1_sacrum_cm2[False], 1),
+            "upside_down": round(scans.t1_sacrum_cm2[True], 1),
+        },
+        "t1_counts/persons": [one.name.split("_")[0] for one in scans.t1],
+        **{f"t1_counts/{what}": _shares(values) for what, values in errors.items()},
+        **{f"human_counts/{what}": _shares(values) for what, values in human.items()},
+    }
+
+
+def _shares(errors: npt.NDArray[np.int_]) -> Results:
+    """Share of counts within one and exact, and the mean of found - listed."""
+    return {
+        "n": len(errors),
+        "within_one": round(float(np.mean(np.abs(errors) <= 1)), 4),
+        "exact": round(float(np.mean(errors == 0)), 4),
+        "bias": round(float(np.mean(errors)), 3),
+    }

@@ -17,6 +17,8 @@ class Spread:
     dice: float | None
     """Mean; None without slices."""
     sd: float | None
+    median: float | None
+    worst: float | None
 
 
 def dice(found: npt.ArrayLike, truth: npt.ArrayLike) -> float:
@@ -27,8 +29,9 @@ def dice(found: npt.ArrayLike, truth: npt.ArrayLike) -> float:
 
 
 def spread(scores: Sequence[float]) -> Spread:
-    """Number, mean and standard deviation (n - 1) of scores, rounded to four digits."""
+    """Number, mean, standard deviation (n - 1), median and least of scores, rounded to four digits."""
     if not scores:
-        return Spread(0, None, None)
-    sd = float(np.std(scores, ddof=1)) if len(scores) > 1 else 0.0
-    return Spread(len(scores), round(float(np.mean(scores)), 4), round(sd, 4))
+        return Spread(0, None, None, None, None)
+    sd = np.std(scores, ddof=1) if len(scores) > 1 else 0.0
+    found = (np.mean(scores), sd, np.median(scores), np.min(scores))
+    return Spread(len(scores), *(round(float(value), 4) for value in found))
