@@ -175,7 +175,7 @@ def test_a_killed_run_resumes(place: Place) -> None:
         f"if __name__ == '__main__': t.Place(Path({str(place.folder)!r})).run()\n"
     )
     child = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[1], start_new_session=True)
-    deadline = time.monotonic() + 180
+    deadline = time.monotonic() + 600
     while time.monotonic() < deadline and not _converted(place):
         time.sleep(0.1)
     os.killpg(child.pid, signal.SIGKILL)
