@@ -297,7 +297,8 @@ def t1_pictures(folder: Path, networks: Networks, report: Report) -> tuple[list[
     spines: dict[bool, list[dict[str, Mask]]] = {False: [], True: []}
     sacrum_cm2 = {False: 0.0, True: 0.0}
     for n, path in enumerate(paths, start=1):
-        for turned, image in ((False, read_png(path)), (True, np.ascontiguousarray(read_png(path)[::-1]))):
+        stored = read_png(path)
+        for turned, image in ((False, stored), (True, np.ascontiguousarray(stored[::-1]))):
             stack = _single(image, spacings[path.stem])
             spine = networks.segment("vertebral_body", stack)
             stacks[turned].append(stack)

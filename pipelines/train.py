@@ -62,8 +62,8 @@ def train_network(
     ------
     ConfigurationError
         if the configuration cannot be read, or what it wants is not there; if a checkpoint cannot be continued, or the
-        loss is not finite; if another training works in the same
-        folder, or writes a network of this name to the same output
+        loss is not finite; if another training works in the same folder, or writes a network of this name to the same
+        output
     """
     config = read_config(name_or_path)
     _check_possible(config, slices, tensorboard)

@@ -15,12 +15,12 @@ from urllib.request import Request
 
 import pytest
 import torch
+from network_contracts import SMALL_CONTRACT as CONTRACT
 from safetensors.torch import load_file, save_file
 
 from cohort.errors import ConfigurationError
 from models.fetch import _CheckedRedirects, cache_folder
 from models.registry import (
-    NetworkContract,
     file_sha256,
     find_contract,
     load_network,
@@ -30,21 +30,6 @@ from models.registry import (
 )
 from models.vnet import VNet
 from pipelines.segment import check_networks
-
-CONTRACT = NetworkContract(
-    name="own",
-    plane="sagittal",
-    classes=("disc",),
-    spacing_mm=1.5,
-    max_side_px=256,
-    levels=2,
-    base_channels=2,
-    activation="prelu",
-    normalisation="p95",
-    weights_sha256="",
-    training_data="none",
-    trained_on="nothing",
-)
 
 
 @pytest.fixture

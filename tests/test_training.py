@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from network_contracts import SMALL_CONTRACT
 
 from cohort.errors import ConfigurationError
 from cohort.geometry import StackGeometry
 from cohort.stacks import ImageStack
 from models.inference import segment_stack
 from models.preprocessing import normalise
-from models.registry import NetworkContract, load_network, read_contract, save_network, shipped_networks
+from models.registry import load_network, read_contract, save_network, shipped_networks
 from models.training.config import TrainingConfig, read_config
 from models.training.pool import PoolPlan, make_pool, read_pool
 from models.vnet import VNet, VNetConfig
@@ -81,20 +83,7 @@ def test_the_vertebral_network_goes_on_with_new_subjects() -> None:
 
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
-    contract = NetworkContract(
-        name="own",
-        plane="sagittal",
-        classes=("vertebral_body", "sacral_body"),
-        spacing_mm=1.5,
-        max_side_px=256,
-        levels=2,
-        base_channels=2,
-        activation="prelu",
-        normalisation="p95",
-        weights_sha256="",
-        training_data="none",
-        trained_on="nothing",
-    )
+    contract = dataclasses.replace(SMALL_CONTRACT, classes=("vertebral_body", "sacral_body"))
     torch.manual_seed(0)
     save_network(tmp_path, contract, VNet(contract.config).state_dict())
     return tmp_path / "own.json"

@@ -21,6 +21,7 @@ import cv2
 import pytest
 import torch
 from click.testing import CliRunner
+from network_contracts import SMALL_CONTRACT
 
 from cohort.errors import ConfigurationError
 from models.registry import NetworkContract, save_network
@@ -199,19 +200,12 @@ def test_real_slices_alone_teach_a_network(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "weights" / "own.json").read_text())["annotated_dice"].keys() == {"disc"}
 
 
-BASE = NetworkContract(
-    name="own",
-    plane="sagittal",
-    classes=("disc",),
+BASE = dataclasses.replace(
+    SMALL_CONTRACT,
     spacing_mm=1.0,
     max_side_px=384,
-    levels=2,
-    base_channels=2,
     activation="relu",
-    normalisation="p95",
-    weights_sha256="",
     training_data="10 earlier iterations",
-    trained_on="nothing",
     credit="the first source, CC BY 4.0",
     annotated_patients={"training": ["9", "P7"]},
 )
