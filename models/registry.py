@@ -10,10 +10,8 @@ import dataclasses
 import hashlib
 import json
 import math
-import os
 import re
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -25,6 +23,7 @@ from safetensors.torch import load_file, save
 
 from cohort.errors import ConfigurationError
 from cohort.stacks import Plane
+from cohort.store.publish import replacing
 from models.fetch import fetch_network
 from models.vnet import VNet, VNetConfig, tensor_shapes
 
@@ -233,20 +232,12 @@ def save_network(folder: Path, contract: NetworkContract, weights: dict[str, tor
             f"{contract.name} is not saved: {broken[0]} is not finite in half precision; try a lower learning_rate"
         )
     path = folder / f"{contract.name}.safetensors"
-    _replace(path, lambda temporary: temporary.write_bytes(save(half)))  # save_file would hide it from the group
+    with replacing(path) as temporary:
+        temporary.write_bytes(save(half))  # save_file would hide it from the group
     contract = dataclasses.replace(contract, weights_sha256=file_sha256(path))
-    text = json.dumps(dataclasses.asdict(contract), indent=1) + "\n"
-    _replace(folder / f"{contract.name}.json", lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    with replacing(folder / f"{contract.name}.json") as temporary:
+        temporary.write_text(json.dumps(dataclasses.asdict(contract), indent=1) + "\n", encoding="utf-8")
     return contract
-
-
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def file_sha256(path: Path) -> str:

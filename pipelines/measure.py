@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ from cohort.stacks import LabelledStack
 from cohort.store.exam import read_exam
 from cohort.store.labels import read_labels
 from cohort.store.layout import measure_path, review_directory
+from cohort.store.publish import replacing
 from pipelines.outcome import Result, WorkItem
 
 
@@ -91,10 +90,9 @@ def measured_rows(found: Measurements) -> dict[str, list[Any]]:
 def write_rows(path: Path, rows: dict[str, list[Any]]) -> None:
     """Write rows as JSON, visible only when complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".tmp-{uuid.uuid4().hex}")
     content = {table: [dataclasses.asdict(row) for row in group] for table, group in rows.items()}
-    temporary.write_text(json.dumps(content, allow_nan=False))
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, allow_nan=False))
 
 
 def read_rows(path: Path) -> dict[str, list[Any]]:

@@ -11,6 +11,7 @@ from typing import Final
 import torch
 
 from cohort.errors import ConfigurationError
+from cohort.store.publish import sweep_temporary
 from models.card import write_card
 from models.registry import (
     NORMALISATION,
@@ -71,6 +72,7 @@ def train_network(
     checkpoints = folder / f"{config.name}-{config.sha256[:8]}"
     start, weights = _start(config, output, checkpoints)
     with only_run(output / f".training-{config.name}"), only_run(checkpoints):
+        sweep_temporary(checkpoints, older_than_s=0.0)
         if weights is not None:
             write_start(checkpoints, start)
         _mention_others(checkpoints, report)

@@ -9,7 +9,7 @@ import pytest
 
 from cohort.errors import ConfigurationError
 from cohort.store import layout
-from cohort.store.publish import publishing, sweep_temporary
+from cohort.store.publish import publishing, replacing, sweep_temporary
 
 EXAM = "abcdefghijklmnopqrstuvwxyz"
 KILLED = """
@@ -157,3 +157,21 @@ def test_layout(tmp_path: Path) -> None:
 def test_layout_takes_pseudonyms_and_fingerprints_only(tmp_path: Path, exam_id: str, fingerprint: str) -> None:
     with pytest.raises(ValueError, match=r"pseudonym|fingerprint"):
         layout.exam_store_path(tmp_path, exam_id, fingerprint)
+
+
+def _write_half(path: Path) -> None:
+    path.write_text("ha")
+    raise OSError("disk full")
+
+
+def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "curve.csv"
+    with replacing(path) as temporary:
+        temporary.write_text("old")
+    with pytest.raises(OSError, match="full"), replacing(path) as temporary:
+        _write_half(temporary)
+    assert [(left.name, left.read_text()) for left in tmp_path.iterdir()] == [("curve.csv", "old")]
+    with replacing(path) as temporary:
+        temporary.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"

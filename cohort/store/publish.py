@@ -36,6 +36,20 @@ def publishing(target: Path) -> Iterator[Path]:
     _remove(building)
 
 
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary sibling to write a file to, which takes the place of `path` when the block ends without error.
+
+    Readers see the old file or the new one, whole. After an error nothing is left; after a kill only a `.tmp-*` file.
+    """
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{uuid4().hex}{path.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def _rename(building: Path, target: Path) -> None:
     if target.exists():
         return

@@ -13,6 +13,7 @@ from typing import Any, Final
 import torch
 
 from cohort.errors import ConfigurationError
+from cohort.store.publish import replacing
 from models.training.config import TrainingConfig
 from models.training.learner import Learner
 
@@ -43,12 +44,10 @@ def write_checkpoint(
         "average": learner.average,
         "optimiser": learner.optimiser.state_dict(),
     }
-    temporary = folder / f".{NAME}.tmp"
-    with temporary.open("wb") as file:
+    with replacing(folder / NAME) as temporary, temporary.open("wb") as file:
         torch.save(state, file)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(temporary, folder / NAME)
 
 
 def resume(folder: Path, learner: Learner, *, config: TrainingConfig, data: Mapping[str, str]) -> tuple[int, float]:

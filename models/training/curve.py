@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Self
@@ -14,6 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from cohort.errors import ConfigurationError
+from cohort.store.publish import replacing
 
 Row = Mapping[str, float]
 """Column -> value; iteration is always there, Dice only where there was a validation."""
@@ -74,12 +74,10 @@ class Curve:
         return [format(row[name], DECIMALS.get(name, ".5f")) if name in row else "" for name in self._columns]
 
     def _write(self) -> None:
-        temporary = self._folder / ".curve.csv.tmp"
-        with temporary.open("w", newline="") as file:
+        with replacing(self._folder / "curve.csv") as temporary, temporary.open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(self._columns)
             writer.writerows(self._cells(row) for row in self.rows)
-        os.replace(temporary, self._folder / "curve.csv")
 
 
 def read_curve(folder: Path) -> list[dict[str, float]]:

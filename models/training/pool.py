@@ -7,9 +7,7 @@ or all held back. The same seed gives the same pool.
 
 from __future__ import annotations
 
-import os
 import time
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -22,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cohort.errors import ConfigurationError
+from cohort.store.publish import replacing, sweep_temporary
 from models.phantom import PHANTOM_VERSION
 from models.phantom.slices import draw_samples
 
@@ -100,8 +99,7 @@ def make_pool(folder: Path, plan: PoolPlan, *, processes: int, report: Callable[
     One call at a time in a folder: what an interrupted one has left half written is removed.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for left in folder.glob(".tmp-*.npz"):
-        left.unlink()
+    sweep_temporary(folder, older_than_s=0.0)
     shards = list(plan.shards())
     missing = [(folder / name, seeds) for name, seeds in shards if not (folder / name).exists()]
     report(f"pool: {len(missing)} of {len(shards)} shards to make, {processes} processes")
@@ -118,18 +116,17 @@ def make_pool(folder: Path, plan: PoolPlan, *, processes: int, report: Callable[
 def _make_shard(path: Path, seeds: Sequence[int], plan: PoolPlan) -> None:
     drawn = (draw_samples(seed, plan.plane, SLICES_PER_SUBJECT, size=plan.size_px) for seed in seeds)
     samples = [sample for of_subject in drawn for sample in of_subject]
-    temporary = path.with_name(f".tmp-{uuid.uuid4().hex}.npz")
-    np.savez_compressed(
-        temporary,
-        tissue=np.stack([sample.tissue for sample in samples]),
-        depth_planes=np.array([sample.depth_plane for sample in samples], np.float32),
-        views=np.array([sample.view for sample in samples], np.int16),
-        masks=np.packbits(np.stack([sample.masks for sample in samples]), axis=-1),
-        subjects=np.repeat(np.array(seeds, np.int64), SLICES_PER_SUBJECT),
-        held_back=np.full(len(samples), seeds[0] in plan.held_back),
-        phantom_version=PHANTOM_VERSION,
-    )
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        np.savez_compressed(
+            temporary,
+            tissue=np.stack([sample.tissue for sample in samples]),
+            depth_planes=np.array([sample.depth_plane for sample in samples], np.float32),
+            views=np.array([sample.view for sample in samples], np.int16),
+            masks=np.packbits(np.stack([sample.masks for sample in samples]), axis=-1),
+            subjects=np.repeat(np.array(seeds, np.int64), SLICES_PER_SUBJECT),
+            held_back=np.full(len(samples), seeds[0] in plan.held_back),
+            phantom_version=PHANTOM_VERSION,
+        )
 
 
 def read_pool(folder: Path) -> Slices:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from cohort.errors import ConfigurationError
+from cohort.store.publish import replacing
 from models.registry import NetworkContract
 
 NAME: Final = "start.json"
@@ -33,9 +33,8 @@ class Start:
 
 def write_start(folder: Path, start: Start) -> None:
     """Write it as a whole, before the first checkpoint."""
-    temporary = folder / f".{NAME}.tmp"
-    temporary.write_text(json.dumps(dataclasses.asdict(start), indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, folder / NAME)
+    with replacing(folder / NAME) as temporary:
+        temporary.write_text(json.dumps(dataclasses.asdict(start), indent=1) + "\n", encoding="utf-8")
 
 
 def read_start(folder: Path) -> Start:
