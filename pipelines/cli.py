@@ -277,6 +277,26 @@ def weights(
         click.echo(as_table(measured.results) + (f"\n\n{slices_table(measured.slices)}" if slices else ""))
 
 
+@validate.command()
+@click.option("--exams", type=click.IntRange(min=1), default=240, show_default=True, help="Phantom exams to measure.")
+@click.option("--data", type=click.Path(path_type=Path, exists=True, file_okay=False), envvar="COHORT_TEST_DATA",
+              show_envvar=True, help="Folder of real scans with human masks; without it only phantoms.")  # fmt: skip
+@JSON
+def anatomy(exams: int, data: Path | None, as_json: bool) -> None:
+    """Measure phantom exams of exactly known anatomy, from true and from degraded masks; prints Markdown tables.
+
+    \b
+    Examples:
+      cohort validate anatomy --data scans > docs/validation/anatomy-table.md
+      cohort validate anatomy --exams 40 --json
+    """
+    from pipelines.validate_anatomy import anatomy_results, anatomy_tables, human_results, score_study
+
+    human = human_results(data) if data else {}
+    results = anatomy_results(score_study(exams, lambda line: click.echo(line, err=True)), human)
+    click.echo(json.dumps(results, indent=1) if as_json else anatomy_tables(results))
+
+
 @main.command()
 @click.option("--folder", type=click.Path(path_type=Path), default=Path("demo"), show_default=True)
 def demo(folder: Path) -> None:

@@ -201,12 +201,12 @@ def _pictures(folder: Path) -> list[Path]:
     raise ConfigurationError(f"no pictures (images/*.png) in {folder.name} of the test data")
 
 
-def _headers(folder: Path) -> list[FileDataset]:
+def read_headers(folder: Path) -> list[FileDataset]:
     """In the order of InstanceNumber, which is one more than the number of the mask file."""
     return sorted((dcmread(path) for path in folder.iterdir()), key=lambda one: int(one.InstanceNumber))
 
 
-def _stack(headers: Sequence[FileDataset], plane: Plane) -> ImageStack:
+def stack_of(headers: Sequence[FileDataset], plane: Plane) -> ImageStack:
     poses = [header_pose(one) for one in headers]
     geometry = StackGeometry(
         position_mm=np.array([pose.position_mm for pose in poses]),
@@ -219,7 +219,7 @@ def _stack(headers: Sequence[FileDataset], plane: Plane) -> ImageStack:
     return ImageStack(plane, 0, np.stack([one.pixel_array for one in headers]).astype(np.uint16), geometry, None)
 
 
-def _single(image: npt.NDArray[np.uint8], spacing_mm: tuple[float, float]) -> ImageStack:
+def single_picture(image: npt.NDArray[np.uint8], spacing_mm: tuple[float, float]) -> ImageStack:
     """One mid-sagittal picture, head up and anterior to the left, as a stack."""
     shape = (image.shape[0], image.shape[1])
     row_dir, col_dir = np.array([0, 1.0, 0]), np.array([0, 0, -1.0])
@@ -228,8 +228,8 @@ def _single(image: npt.NDArray[np.uint8], spacing_mm: tuple[float, float]) -> Im
 
 
 def _sagittal(folder: Path, networks: Networks) -> list[SegmentedSlice]:
-    headers = _headers(folder / "dicom" / "sagittal_t1")
-    stack = _stack(headers, "sagittal")
+    headers = read_headers(folder / "dicom" / "sagittal_t1")
+    stack = stack_of(headers, "sagittal")
     found = networks.segment("vertebral_body", stack)
     slices = []
     for k, header in enumerate(headers):
@@ -243,8 +243,8 @@ def _sagittal(folder: Path, networks: Networks) -> list[SegmentedSlice]:
 
 
 def _axial(folder: Path, networks: Networks) -> list[SegmentedSlice]:
-    headers = _headers(folder / "dicom" / "axial_inphase")
-    stack = _stack(headers, "axial")
+    headers = read_headers(folder / "dicom" / "axial_inphase")
+    stack = stack_of(headers, "axial")
     muscles = networks.segment("muscle", stack)
     slices = []
     for k, header in enumerate(headers):
@@ -274,7 +274,7 @@ def _spider(folder: Path, networks: Networks) -> list[SegmentedSlice]:
         bodies = bodies_in_front_of_canal(label)
         if part_of_patient(patient_of(path)) != "test" or bodies is None:
             continue
-        stack = _single(read_png(path), spacings[path.stem.rsplit("_slice", 1)[0]])
+        stack = single_picture(read_png(path), spacings[path.stem.rsplit("_slice", 1)[0]])
         found = networks.segment("vertebral_body", stack) | networks.segment("disc", stack)
         compared = {
             "spider/vertebral_body": Compared(found["vertebral_body"][0], bodies, whole_slice=False),
@@ -299,7 +299,7 @@ def t1_pictures(folder: Path, networks: Networks, report: Report) -> tuple[list[
     for n, path in enumerate(paths, start=1):
         stored = read_png(path)
         for turned, image in ((False, stored), (True, np.ascontiguousarray(stored[::-1]))):
-            stack = _single(image, spacings[path.stem])
+            stack = single_picture(image, spacings[path.stem])
             spine = networks.segment("vertebral_body", stack)
             stacks[turned].append(stack)
             spines[turned].append(spine)
@@ -307,7 +307,7 @@ def t1_pictures(folder: Path, networks: Networks, report: Report) -> tuple[list[
         if n % 30 == 0 or n == len(paths):
             report(f"spider_t1_midsagittal: {n} of {len(paths)} pictures, both ways up")
     turned = head_down(sacrum_cm2)
-    listed = _listed(folder)
+    listed = listed_counts(folder)
     slices = []
     for path, stack, spine in zip(paths, stacks[turned], spines[turned], strict=True):
         found = spine | networks.segment("disc", stack)
@@ -334,7 +334,7 @@ def human_counts(spider: Path) -> dict[str, list[Count]]:
     ConfigurationError
         if there are no such slices
     """
-    spacings, listed = read_spacings(spider), _listed(spider)
+    spacings, listed = read_spacings(spider), listed_counts(spider)
     counts: dict[str, list[Count]] = {what: [] for what in SMALLEST_MM2}
     for path in sorted((spider / "labels").glob("*.png")):
         series = path.stem.rsplit("_slice", 1)[0]
@@ -350,7 +350,7 @@ def human_counts(spider: Path) -> dict[str, list[Count]]:
     return counts
 
 
-def _listed(folder: Path) -> dict[str, dict[str, int]]:
+def listed_counts(folder: Path) -> dict[str, dict[str, int]]:
     with (folder / "series.csv").open() as file:
         return {
             row["new_file_name"]: {"vertebrae": int(row["num_vertebrae"]), "discs": int(row["num_discs"])}

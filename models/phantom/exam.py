@@ -41,6 +41,9 @@ class ExamPlan:
     n_sagittal: int = 13
     reversed_order: bool = False
     """Sagittal slices from the patient's left to right instead of right to left."""
+    n_lumbar: int = 5
+    findings: tuple[str, ...] = ()
+    """Keys of `pathology.KINDS`; none makes a healthy subject."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,16 +98,33 @@ def _labelled(
 
 
 def make_exam(plan: ExamPlan) -> PhantomExam:
-    """Draw the subject (healthy, five lumbar vertebrae) and lay the stacks over it."""
-    scale = plan.height_m / MEAN_HEIGHT_M[plan.sex]
-    subject = draw_subject(draw_anatomy(plan.seed, sex=plan.sex, scale=scale, healthy=True, n_lumbar=5))
+    """Draw the subject and lay the stacks over it."""
+    subject = draw_subject(plan_anatomy(plan))
     rng = np.random.default_rng([plan.seed, 10])
     axial: tuple[StackGeometry, ...] = ()
     if plan.axial == "block":
-        axial = (_axial_block(subject.anatomy, rng),)
+        axial = (axial_block(subject.anatomy, rng),)
     elif plan.axial == "per_disc":
-        axial = tuple(_disc_stack(subject.anatomy, disc) for disc in subject.anatomy.discs[:5])
+        axial = tuple(disc_stack(subject.anatomy, disc) for disc in subject.anatomy.discs[:5])
     return PhantomExam(plan, subject, _sagittal_grid(subject.anatomy, plan, rng), axial)
+
+
+def plan_anatomy(plan: ExamPlan) -> Anatomy:
+    """The subject's column and proportions, without the soft tissue around it.
+
+    Raises
+    ------
+    ConfigurationError
+        if a finding is unknown
+    """
+    return draw_anatomy(
+        plan.seed,
+        sex=plan.sex,
+        scale=plan.height_m / MEAN_HEIGHT_M[plan.sex],
+        healthy=not plan.findings,
+        n_lumbar=plan.n_lumbar,
+        findings=plan.findings or None,
+    )
 
 
 def _sagittal_grid(anatomy: Anatomy, plan: ExamPlan, rng: np.random.Generator) -> StackGeometry:
@@ -120,7 +140,7 @@ def _sagittal_grid(anatomy: Anatomy, plan: ExamPlan, rng: np.random.Generator) -
     return StackGeometry(corner + steps[:, None] * across, row_dir, col_dir, (0.9, 0.9), (320, 320), 4.0)
 
 
-def _axial_block(anatomy: Anatomy, rng: np.random.Generator) -> StackGeometry:
+def axial_block(anatomy: Anatomy, rng: np.random.Generator) -> StackGeometry:
     """256 x 256 pixels of 0.9 mm, 5 mm thick every 6 mm, from S1's centre to the top of L1."""
     bodies = {body.name: body for body in anatomy.bodies}
     low, high = bodies["S1"].centre, bodies["L1"].endplate_centre(+1)
@@ -131,7 +151,7 @@ def _axial_block(anatomy: Anatomy, rng: np.random.Generator) -> StackGeometry:
     return StackGeometry(position, np.array([1.0, 0, 0]), np.array([0, 1.0, 0]), (0.9, 0.9), (256, 256), 5.0)
 
 
-def _disc_stack(anatomy: Anatomy, disc: Disc) -> StackGeometry:
+def disc_stack(anatomy: Anatomy, disc: Disc) -> StackGeometry:
     """Five slices of 4 mm parallel to a disc, centred on it."""
     lower, upper = anatomy.bodies[disc.lower], anatomy.bodies[disc.upper]
     tilt = (lower.endplate_tilt_rad(+1) + upper.endplate_tilt_rad(-1)) / 2

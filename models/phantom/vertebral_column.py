@@ -90,9 +90,19 @@ def paint_column(anatomy: Anatomy, cloud: Cloud, tissue: Bytes) -> tuple[Bytes, 
     body, disc : [n] uint8, 1 + index into `anatomy.bodies` / `anatomy.discs` inside the outline a person would draw,
     else 0
     """
+    paint_posterior(anatomy, cloud, tissue)
+    return _paint_bodies_and_discs(anatomy, cloud, tissue)
+
+
+def column_labels(anatomy: Anatomy, points: Array) -> tuple[Bytes, Bytes]:
+    """Body and disc labels [n] at points [n, 3] (LPS mm), as `paint_column` gives them: without the soft tissue and
+    the arches, which do not change them, at a fraction of the time."""
+    return _paint_bodies_and_discs(anatomy, Cloud(points), np.zeros(len(points), np.uint8))
+
+
+def _paint_bodies_and_discs(anatomy: Anatomy, cloud: Cloud, tissue: Bytes) -> tuple[Bytes, Bytes]:
     body_label = np.zeros(len(cloud.points), np.uint8)
     disc_label = np.zeros(len(cloud.points), np.uint8)
-    paint_posterior(anatomy, cloud, tissue)
     for k, disc in enumerate(anatomy.discs):
         _paint_disc(anatomy, disc, cloud, tissue, disc_label, k + 1)
     _paint_sacral_gaps(anatomy, cloud, tissue)

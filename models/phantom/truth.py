@@ -1,0 +1,207 @@
+"""What is true of a phantom subject, whatever grid it is seen on: names, places, heights, angles, muscle areas.
+
+Centroids are those of the labelled structures on points drawn in cells of 2 mm3, disc heights and areas on fine
+lattices; angles come from the endplates' planes. Nothing here is measured on the masks that are scored against it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from cohort.anatomy.levels import COUNTED
+from cohort.geometry import Floats, StackGeometry
+from cohort.stacks import Labels
+from cohort.terms import MUSCLE_LABELS, disc_name
+from models.phantom.anatomy import Anatomy
+from models.phantom.bodies import Body, Disc
+from models.phantom.sampling import Subject, tissue_at, voxel_centres
+from models.phantom.vertebral_column import DISC_INSET_MM, column_labels, disc_depth
+
+CELL_MM = np.array([2.0, 1.0, 1.0])
+"""Of the points that volumes are found with; x, y, z."""
+HEIGHT_STEP_MM = 0.1
+CSA_REFINEMENT = 3
+"""Lattice points along each side of a pixel."""
+
+
+@dataclass(frozen=True, eq=False)
+class TrueStructure:
+    """A vertebral body or a disc."""
+
+    value: int
+    """In the instance labels of `column_stack`."""
+    name: str
+    """By where it lies in the column, counted from T12: with six lumbar vertebrae the lowest is L6, with four L4."""
+    counted_name: str
+    """What counting up from the sacrum calls it, with the lowest mobile vertebra as L5."""
+    centroid_mm: Floats
+    """[3] LPS."""
+    in_view: float
+    """Share of its volume inside the stack."""
+    in_picture: float
+    """Share of its volume within rows and columns, were there slices enough."""
+    height_mm: float | None = None
+    """Of a disc: as in `disc_height_mm`."""
+
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """The column of one exam."""
+
+    bodies: tuple[TrueStructure, ...]
+    """From S1 upward, as far as any of them is in view."""
+    discs: tuple[TrueStructure, ...]
+    lordosis_l1_s1_deg: float
+    sacral_slope_deg: float
+
+    @property
+    def complete(self) -> bool:
+        """S1's upper half and every lumbar vertebra are in view."""
+        view = {body.name: body.in_picture for body in self.bodies}
+        lumbar = [share for name, share in view.items() if name.startswith("L")]
+        return view.get("S1", 0.0) > 0.5 and "L1" in view and min(lumbar) > 0.95
+
+
+def column_stack(anatomy: Anatomy, grid: StackGeometry) -> tuple[Labels, Labels]:
+    """Instances of bodies and discs [slice, row, column] at voxel centres: 1 + index into `bodies`, `discs`."""
+    pairs = [column_labels(anatomy, voxel_centres(grid, k).reshape(-1, 3)) for k in range(grid.n_slices)]
+    bodies, discs = (np.stack(part).reshape(grid.n_slices, *grid.shape) for part in zip(*pairs, strict=True))
+    return bodies, discs
+
+
+def muscle_stack(subject: Subject, grid: StackGeometry) -> Labels:
+    """Muscles [slice, row, column] at voxel centres, values of `terms.MUSCLE_LABELS`."""
+    slices = [tissue_at(subject, voxel_centres(grid, k).reshape(-1, 3))[3] for k in range(grid.n_slices)]
+    return np.asarray(np.stack(slices).reshape(grid.n_slices, *grid.shape), dtype=np.uint8)
+
+
+def column_truth(anatomy: Anatomy, grid: StackGeometry) -> Truth:
+    """What is true of the column, and how much of it lies inside a sagittal stack (edges half a voxel out)."""
+    bodies, discs = _points(anatomy)
+    true_bodies = [
+        _structure(grid, bodies[k + 1], k + 1, body.name, _counted(anatomy, k))
+        for k, body in enumerate(anatomy.bodies)
+        if k >= anatomy.first_mobile - 1 and k + 1 in bodies
+    ]
+    true_discs = []
+    for k, disc in enumerate(anatomy.discs):
+        if k + 1 in discs:
+            counted = disc_name(_counted(anatomy, disc.upper), _counted(anatomy, disc.lower))
+            found = _structure(grid, discs[k + 1], k + 1, disc.name, counted)
+            height = disc_height_mm(anatomy, disc, discs[k + 1], grid)
+            true_discs.append(replace(found, height_mm=height))
+    named = {body.name: body for body in anatomy.bodies}
+    slope = endplate_tilt_deg(named["S1"])
+    return Truth(
+        bodies=tuple(one for one in true_bodies if one.in_view > 0),
+        discs=tuple(one for one in true_discs if one.in_view > 0),
+        lordosis_l1_s1_deg=slope - endplate_tilt_deg(named["L1"]),
+        sacral_slope_deg=slope,
+    )
+
+
+def _counted(anatomy: Anatomy, k: int) -> str:
+    place = k - anatomy.first_mobile + 1
+    return COUNTED[place] if place < len(COUNTED) else f"{place} above S1"
+
+
+def _points(anatomy: Anatomy) -> tuple[dict[int, Floats], dict[int, Floats]]:
+    """Instance -> [n, 3] LPS mm of points in it, of bodies and of discs.
+
+    One random point in each cell of 2 x 1 x 1 mm: on a regular lattice a disc of 8 mm that lies along it gains or loses
+    a layer on one side, which moves its centroid by 0.3 mm.
+    """
+    rng = np.random.default_rng([anatomy.seed, 40])
+    centres = np.array([body.centre for body in anatomy.bodies[anatomy.first_mobile - 1 :]])
+    low, high = centres.min(axis=0) - 40.0, centres.max(axis=0) + 40.0
+    axes = [np.arange(start, stop, step) for start, stop, step in zip(low, high, CELL_MM, strict=True)]
+    plane = np.stack(np.meshgrid([0.0], axes[1], axes[2], indexing="ij"), axis=-1).reshape(-1, 3)
+    found: list[list[tuple[Floats, Labels]]] = [[], []]
+    for x in axes[0]:
+        points = plane + [x, 0.0, 0.0] + rng.random(plane.shape) * CELL_MM
+        for part, labels in zip(found, column_labels(anatomy, points.astype(np.float32)), strict=True):
+            part.append((points[labels > 0], labels[labels > 0]))
+    bodies, discs = (_by_value(*(np.concatenate(one) for one in zip(*part, strict=True))) for part in found)
+    return bodies, discs
+
+
+def _by_value(points: Floats, labels: Labels) -> dict[int, Floats]:
+    return {int(value): points[labels == value] for value in np.unique(labels)}
+
+
+def _structure(grid: StackGeometry, points_mm: Floats, value: int, name: str, counted: str) -> TrueStructure:
+    index = grid.to_index(points_mm)
+    last = np.array([grid.n_slices, *grid.shape]) - 0.5
+    inside = (index >= -0.5) & (index <= last)
+    return TrueStructure(
+        value=value,
+        name=name,
+        counted_name=counted,
+        centroid_mm=points_mm.mean(axis=0),
+        in_view=float(inside.all(axis=1).mean()),
+        in_picture=float(inside[:, 1:].all(axis=1).mean()),
+    )
+
+
+def disc_height_mm(anatomy: Anatomy, disc: Disc, points_mm: Floats, grid: StackGeometry) -> float:
+    """Shortest side of the minimum-area rectangle of the disc's outline in the plane of `grid` through its centroid.
+
+    The definition of Hess et al. (2023) on the analytic shape, cut on a lattice of 0.1 mm.
+
+    Parameters
+    ----------
+    points_mm : [n, 3] LPS points in the disc: their mean is its centroid, their extent bounds the outline
+    """
+    centre = points_mm.mean(axis=0)
+    reach = [(points_mm - centre) @ axis for axis in (grid.row_dir, grid.col_dir)]
+    offsets = [np.arange(one.min() - 2, one.max() + 2, HEIGHT_STEP_MM) for one in reach]
+    along, down = np.meshgrid(*offsets, indexing="ij")
+    points = centre + along.reshape(-1, 1) * grid.row_dir + down.reshape(-1, 1) * grid.col_dir
+    depth = disc_depth(anatomy, disc, points.astype(np.float32))[0].reshape(along.shape)
+    outlines, _ = cv2.findContours((depth > DISC_INSET_MM).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    return float((min(cv2.minAreaRect(max(outlines, key=len))[1]) + 1) * HEIGHT_STEP_MM)
+
+
+def endplate_tilt_deg(body: Body) -> float:
+    """Tilt of the plane of the superior endplate where a sagittal plane of the patient cuts it, anterior lower
+    positive."""
+    normal = np.array([0.0, np.tan(body.half_wedge_rad), 1.0]) @ body.axes
+    return float(np.degrees(np.arctan2(-normal[1], normal[2])))
+
+
+def csa_cm2(subject: Subject, grid: StackGeometry, muscles: Labels, k: int) -> Mapping[tuple[str, str], float]:
+    """(muscle, side) -> area on axial slice k, counted on a lattice three times finer than the picture.
+
+    Parameters
+    ----------
+    muscles : [slice, row, column] of `muscle_stack`; says where to look
+    """
+    rows, columns = (np.flatnonzero(muscles[k].any(axis=axis)) for axis in (1, 0))
+    if not len(rows):
+        return {}
+    top, left = max(int(rows[0]) - 2, 0), max(int(columns[0]) - 2, 0)
+    shape = (min(int(rows[-1]) + 3, grid.shape[0]) - top, min(int(columns[-1]) + 3, grid.shape[1]) - left)
+    fine = _refined(grid, k, (top, left), shape)
+    found = tissue_at(subject, voxel_centres(fine, 0).reshape(-1, 3))[3]
+    count = np.bincount(found, minlength=len(MUSCLE_LABELS) + 1)
+    pixel_cm2 = fine.spacing_mm[0] * fine.spacing_mm[1] / 100
+    return {key: float(count[value] * pixel_cm2) for key, value in MUSCLE_LABELS.items() if count[value]}
+
+
+def _refined(grid: StackGeometry, k: int, corner: tuple[int, int], shape: tuple[int, int]) -> StackGeometry:
+    """Slice k of a grid between `corner` and `corner` + `shape`, with smaller pixels over the same area."""
+    spacing = (grid.spacing_mm[0] / CSA_REFINEMENT, grid.spacing_mm[1] / CSA_REFINEMENT)
+    back = (CSA_REFINEMENT - 1) / 2
+    origin = grid.to_lps([k, *corner]) - back * (spacing[0] * grid.col_dir + spacing[1] * grid.row_dir)
+    size = (shape[0] * CSA_REFINEMENT, shape[1] * CSA_REFINEMENT)
+    return StackGeometry(origin[None], grid.row_dir, grid.col_dir, spacing, size, grid.thickness_mm)
+
+
+def sacral_values(anatomy: Anatomy) -> npt.NDArray[np.bool_]:
+    """[1 + body] Is the instance value a sacral body."""
+    return np.array([False, *(body.sacral for body in anatomy.bodies)])
