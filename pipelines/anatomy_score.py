@@ -10,7 +10,8 @@ from typing import Literal
 import numpy as np
 
 from cohort.agreement.overlap import dice
-from cohort.anatomy.measure import Measurements, measure_exam, measure_spine
+from cohort.anatomy.measure import Measurements, measure_exam
+from cohort.anatomy.spine import measure_spine
 from cohort.geometry import StackGeometry
 from cohort.rows import DiscRow, VertebraRow
 from cohort.stacks import ImageStack, LabelledStack, Labels, Plane

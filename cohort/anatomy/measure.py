@@ -7,35 +7,13 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from cohort.anatomy.curvature import curvature_row
-from cohort.anatomy.discs import DiscShape, disc_row, disc_shape, mid_plane_normal
-from cohort.anatomy.instances import Instances, separate_bodies, separate_discs, spine_curve
-from cohort.anatomy.levels import Levels, Named, name_levels
-from cohort.anatomy.muscle_levels import DiscPlane, muscle_level_rows
+from cohort.anatomy.muscle_levels import muscle_level_rows
 from cohort.anatomy.muscles import area_flags, clean_muscles, judged, muscle_rows, side_flags
-from cohort.anatomy.orientation import Orientation, crop_box, cropped, standing_order
-from cohort.anatomy.postprocess import clean_labels
-from cohort.anatomy.quality import VOLUME_ONLY, Flag, check, exam_status, quality_rows, uncertainty_flags, withheld
-from cohort.anatomy.spine_curve import SpineCurve
-from cohort.anatomy.vertebrae import (
-    BodyShape,
-    Endplate,
-    body_shape,
-    facing_endplate,
-    superior_endplate,
-    vertebra_row,
-)
+from cohort.anatomy.quality import Flag, exam_status, quality_rows, uncertainty_flags, withheld
+from cohort.anatomy.spine import Spine, measure_spine
 from cohort.geometry import Floats, StackGeometry
 from cohort.rows import CurvatureRow, DiscRow, MuscleLevelRow, MuscleRow, QualityRow, VertebraRow
-from cohort.stacks import LabelledStack, Labels
-from cohort.terms import DISC, SACRAL_BODY, VERTEBRAL_BODY
-
-CROP_MARGIN_PX = 6
-"""Room around the structures for edge smoothing."""
-CURVATURE_RESTS_ON = (None, "L1", "L2", "L5", "S1")
-"""Structures whose flags the curvature inherits; None is the exam as a whole."""
-SAME_ENDPLATE_DEG = 8.0
-"""Two readings of one endplate; readers differ by 3-5 degrees on a Cobb angle."""
+from cohort.stacks import LabelledStack
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,20 +40,6 @@ class Measurements:
     """Index of a vertebra -> [2, 3] anterior and posterior end of the superior endplate, LPS."""
     disc_rectangles_mm: Mapping[int, Floats] = field(default_factory=dict)
     """Index of a disc -> [4, 3] corners of the rectangle that its height is a side of, LPS."""
-
-
-@dataclass(frozen=True, eq=False)
-class Spine:
-    """What was measured on the sagittal stack."""
-
-    vertebrae: tuple[VertebraRow, ...] = ()
-    discs: tuple[DiscRow, ...] = ()
-    curvature: CurvatureRow | None = None
-    flags: tuple[Flag, ...] = ()
-    planes: tuple[DiscPlane, ...] = ()
-    endplates: Mapping[int, Endplate] = field(default_factory=dict)
-    disc_shapes: Mapping[int, DiscShape] = field(default_factory=dict)
-    cleaned: LabelledStack | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,212 +85,6 @@ def measure_exam(exam_id: str, sagittal: LabelledStack | None, axial: Sequence[L
         endplates_mm={index: endplate.ends_mm for index, endplate in spine.endplates.items()},
         disc_rectangles_mm={index: shape.rectangle_mm for index, shape in spine.disc_shapes.items()},
     )
-
-
-Sides = tuple[BodyShape | None, Endplate | None]
-
-
-@dataclass(frozen=True, eq=False)
-class _Cut:
-    """The part of a sagittal stack that holds the spine, in standing order."""
-
-    bodies: Labels
-    discs: Labels
-    geometry: StackGeometry
-    box: tuple[slice, slice]
-    full: StackGeometry
-    order: Orientation
-
-
-def measure_spine(exam_id: str, sagittal: LabelledStack) -> Spine:
-    """Measure vertebrae, discs and curvature on one sagittal stack."""
-    doubts = uncertainty_flags(sagittal.uncertainty)
-    cut = _cut(sagittal)
-    curve = spine_curve(cut.bodies > 0, cut.discs > 0, cut.geometry)
-    if curve is None:
-        missing = (Flag("no_vertebrae"), Flag("no_discs"), *doubts)
-        return Spine(flags=missing, cleaned=_cleaned(sagittal, cut, None, None))
-    bodies = separate_bodies(cut.bodies, cut.discs > 0, cut.geometry, curve)
-    discs = separate_discs(cut.discs > 0, bodies, cut.geometry, curve)
-    sides = [_body_sides(bodies, label, cut.geometry, curve) for label in range(1, len(bodies.pieces) + 1)]
-    levels = name_levels(
-        bodies.pieces, discs.pieces, [endplate.tilt_deg if endplate else None for _, endplate in sides]
-    )
-    doubts += _found_flags(cut, bodies, discs, levels)
-    vertebrae, used, body_flags = _vertebra_rows(exam_id, cut, bodies, levels.bodies, sides)
-    disc_rows, disc_shapes, planes, disc_flags = _disc_rows(exam_id, cut, discs, levels.discs)
-    curvature = curvature_row(
-        exam_id,
-        {row.level: np.array([row.x_mm, row.y_mm, row.z_mm]) for row in vertebrae if row.level},
-        {row.level: used[i][1] for i, row in enumerate(vertebrae) if row.level and i in used},
-        {row.level: shape for i, row in enumerate(vertebrae) if row.level and i in used and (shape := used[i][0])},
-        [
-            flag
-            for flag in (*levels.flags, *body_flags)
-            if flag.structure in CURVATURE_RESTS_ON and flag.reason not in VOLUME_ONLY
-        ],
-    )
-    body_map = _renumbered(bodies.labels, levels.bodies)
-    disc_map = _renumbered(discs.labels, levels.discs)
-    return Spine(
-        vertebrae=tuple(vertebrae),
-        discs=tuple(disc_rows),
-        curvature=curvature,
-        flags=(*doubts, *body_flags, *disc_flags),
-        planes=tuple(planes),
-        endplates={i: endplate for i, (_, endplate) in used.items()},
-        disc_shapes=disc_shapes,
-        cleaned=_cleaned(sagittal, cut, body_map, disc_map),
-    )
-
-
-def _cut(sagittal: LabelledStack) -> _Cut:
-    native = sagittal.stack.geometry
-    order = standing_order(native, "sagittal")
-    bodies, discs = (order.apply(sagittal.labels[name]) for name in ("vertebral_body", "disc"))
-    full = order.geometry(native)
-    box = crop_box((bodies | discs) > 0, margin=CROP_MARGIN_PX)
-    bodies, discs = (np.ascontiguousarray(labels[:, box[0], box[1]]) for labels in (bodies, discs))
-    geometry = cropped(full, box)
-    return _Cut(
-        clean_labels(bodies, (VERTEBRAL_BODY, SACRAL_BODY), spacing_mm=geometry.spacing_mm),
-        clean_labels(discs, (DISC,), spacing_mm=geometry.spacing_mm),
-        geometry,
-        box,
-        full,
-        order,
-    )
-
-
-def _body_sides(bodies: Instances, label: int, geometry: StackGeometry, curve: SpineCurve) -> Sides:
-    """Shape and superior endplate of one body on its central slice.
-
-    A sacral body is no box: its endplate is the part that faces the body above, and its shape counts only where it
-    agrees."""
-    piece = bodies.pieces[label - 1]
-    centroid = np.array(piece.centroid_mm)
-    k = _central_slice(bodies, label, geometry)
-    mask = bodies.labels[k] == label
-    if piece.sacral_share <= 0.5 or label == len(bodies.pieces):
-        shape = body_shape(mask, geometry, index=k, cranial=curve.tangent(np.array(curve.foot_z_mm(centroid))))
-        return shape, superior_endplate(shape) if shape else None
-    above = np.array(bodies.pieces[label].centroid_mm) - centroid
-    endplate = facing_endplate(mask, geometry, index=k, cranial=above)
-    shape = body_shape(mask, geometry, index=k, cranial=above)
-    if endplate is None or shape is None:
-        return None, endplate
-    agree = abs(superior_endplate(shape).tilt_deg - endplate.tilt_deg) < SAME_ENDPLATE_DEG
-    return (shape if agree else None), endplate
-
-
-def _central_slice(instances: Instances, label: int, geometry: StackGeometry) -> int:
-    """Slice nearest to the centroid of a piece among those that show it."""
-    wanted = float(geometry.to_index(np.array(instances.pieces[label - 1].centroid_mm))[0])
-    present = np.flatnonzero(instances.mask(label).any(axis=(1, 2))) + instances.boxes[label - 1][0].start
-    return int(present[np.argmin(np.abs(present - wanted))])
-
-
-def _found_flags(cut: _Cut, bodies: Instances, discs: Instances, levels: Levels) -> list[Flag]:
-    flags = [] if bodies.pieces else [Flag("no_vertebrae")]
-    flags += [] if discs.pieces else [Flag("no_discs")]
-    for name, instances, mask in (("vertebral_body", bodies, cut.bodies), ("disc", discs, cut.discs)):
-        kept = int(np.count_nonzero(instances.labels))
-        removed = int(np.count_nonzero(mask)) - kept
-        flags += check("removed_share", removed / max(removed + kept, 1), name)
-    return [*flags, *levels.flags]
-
-
-def _extent(instances: Instances, label: int, cut: _Cut) -> tuple[int, bool, bool]:
-    """Slices seen, cut by the image border, reaches the first or last slice."""
-    k, row, column = instances.boxes[label - 1]
-    rows, columns = cut.full.shape
-    top, left = cut.box[0].start, cut.box[1].start
-    border = row.start + top == 0 or row.stop + top == rows or column.start + left == 0 or column.stop + left == columns
-    seen = int(instances.mask(label).any(axis=(1, 2)).sum())
-    return seen, border, k.start == 0 or k.stop == cut.full.n_slices
-
-
-def _vertebra_rows(
-    exam_id: str, cut: _Cut, bodies: Instances, named: Sequence[Named], sides: Sequence[Sides]
-) -> tuple[list[VertebraRow], dict[int, tuple[BodyShape | None, Endplate]], list[Flag]]:
-    """Rows, the shapes that may be used (index of the row -> shape, endplate), and flags."""
-    rows: list[VertebraRow] = []
-    used: dict[int, tuple[BodyShape | None, Endplate]] = {}
-    flags: list[Flag] = []
-    for i, one in enumerate(named):
-        seen, border, outermost = _extent(bodies, one.index + 1, cut)
-        shape, endplate = sides[one.index]
-        row, own = vertebra_row(
-            exam_id,
-            one,
-            bodies.pieces[one.index],
-            shape,
-            endplate,
-            slices_seen=seen,
-            touches_border=border,
-            outermost_slice=outermost,
-        )
-        rows.append(row)
-        flags += own
-        if endplate is not None and not border and row.status != "refused":
-            used[i] = (shape, endplate)
-    return rows, used, flags
-
-
-def _disc_rows(
-    exam_id: str, cut: _Cut, discs: Instances, named: Sequence[Named]
-) -> tuple[list[DiscRow], dict[int, DiscShape], list[DiscPlane], list[Flag]]:
-    rows: list[DiscRow] = []
-    shapes: dict[int, DiscShape] = {}
-    planes: list[DiscPlane] = []
-    flags: list[Flag] = []
-    for i, one in enumerate(named):
-        label, piece = one.index + 1, discs.pieces[one.index]
-        k = _central_slice(discs, label, cut.geometry)
-        shape = disc_shape(discs.labels[k] == label, cut.geometry, index=k)
-        seen, border, outermost = _extent(discs, label, cut)
-        row, own = disc_row(
-            exam_id,
-            one,
-            piece,
-            shape,
-            central_slice=cut.order.native_slice(k, n_slices=cut.full.n_slices),
-            slices_seen=seen,
-            touches_border=border,
-            outermost_slice=outermost,
-        )
-        rows.append(row)
-        flags += own
-        if shape is not None and not border:
-            shapes[i] = shape
-        corner = np.array([edge.start for edge in discs.boxes[label - 1]])
-        normal = mid_plane_normal(cut.geometry.to_lps(np.argwhere(discs.mask(label)) + corner))
-        planes.append(DiscPlane(one.level or f"disc-{one.ordinal}", np.array(piece.centroid_mm), normal))
-    return rows, shapes, planes, flags
-
-
-def _renumbered(labels: Labels, named: Sequence[Named]) -> Labels:
-    """Instance array whose value v is the v-th named piece; unnamed ones (below S1) are background."""
-    new = np.zeros(256, dtype=np.uint8)
-    for number, one in enumerate(named, start=1):
-        new[one.index + 1] = number
-    return new[labels]
-
-
-def _cleaned(sagittal: LabelledStack, cut: _Cut, bodies: Labels | None, discs: Labels | None) -> LabelledStack:
-    def native(part: Labels | None) -> Labels:
-        whole = np.zeros((cut.full.n_slices, *cut.full.shape), dtype=np.uint8)
-        if part is not None:
-            whole[:, cut.box[0], cut.box[1]] = part
-        return np.asarray(cut.order.restore(whole), dtype=np.uint8)
-
-    labels = {
-        "vertebral_body": native(cut.bodies),
-        "disc": native(cut.discs),
-        "body_instances": native(bodies),
-        "disc_instances": native(discs),
-    }
-    return replace(sagittal, labels=labels)
 
 
 def measure_muscles(
