@@ -65,6 +65,8 @@ ANATOMY_REASONS: Final[dict[str, str]] = {
     "levels_undecided": "The sacrum was not identified; rows carry ordinal positions, not level names.",
     "levels_low_confidence": "Level names rest on weak evidence.",
     "lumbar_variant": "Four or six lumbar-type vertebrae, or a transitional vertebra, are likely.",
+    "axial_conflict": "The axial slices contradict the level names: discs where none was found, or muscles that shrink "
+    "downward.",
     "count_mismatch": "Bodies and discs do not alternate as a spine must.",
     "touches_border": "The structure is cut by the image border.",
     "outermost_slice": "The structure reaches the first or last slice; its extent is not complete.",

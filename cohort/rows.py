@@ -126,8 +126,9 @@ class VertebraRow:
 
     exam_id: str = column("exam pseudonym")
     ordinal: int = column("position from the lowest body upward; S1 = 0 when seen, otherwise the lowest body = 1")
-    level: str | None = optional("name (T8..L5, L6, S1); null when undecided")
-    level_confidence: float = column("0 to 1")
+    level: str | None = optional("name (T8..T13, L1..L6, S1); null when undecided")
+    level_confidence: float = column("probability that the name is right, 0 to 1; from 0.95 usable without a look")
+    level_evidence: str = column("what the names of this exam rest on: words with + (supports) or - (speaks against)")
     x_mm: float = column("centroid, LPS x (to the patient's left)")
     y_mm: float = column("centroid, LPS y (posterior)")
     z_mm: float = column("centroid, LPS z (cranial)")

@@ -10,8 +10,8 @@ from typing import Literal
 import numpy as np
 
 from cohort.agreement.overlap import dice
+from cohort.anatomy.levels import CONFIDENT
 from cohort.anatomy.measure import Measurements, measure_exam
-from cohort.anatomy.spine import measure_spine
 from cohort.geometry import StackGeometry
 from cohort.rows import DiscRow, VertebraRow
 from cohort.stacks import ImageStack, LabelledStack, Labels, Plane
@@ -35,8 +35,6 @@ MIN_OVERLAP = 0.2
 NAMED_IN_VIEW = 0.5
 WHOLE_IN_VIEW = 0.99
 """Structures seen less than this have no true centroid in the stack, or no true height in the picture."""
-CONFIDENT = 0.7
-"""Names from this confidence up count as confident; below it `cohort.anatomy.levels` flags the exam."""
 CSA_SLICES = 3
 """Axial slices of an exam whose true areas are counted."""
 
@@ -189,7 +187,7 @@ def _scored(drawn: _Drawn, masks: SpineMasks, muscles: Sequence[Labels]) -> Scor
     found = measure_exam("study", sagittal, axial)
     whole = time.process_time() - started
     started = time.process_time()
-    measure_spine("study", sagittal)
+    measure_exam("study", sagittal, [])
     spine = time.process_time() - started
     vertebrae, extra_vertebrae = _matched(drawn, found, "vertebra")
     discs, extra_discs = _matched(drawn, found, "disc")

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from cohort.anatomy.levels import COUNTED
+from cohort.anatomy.vertebral_count import USUAL
 from cohort.geometry import Floats, StackGeometry
 from cohort.stacks import Labels
 from cohort.terms import MUSCLE_LABELS, disc_name
@@ -107,7 +107,7 @@ def column_truth(anatomy: Anatomy, grid: StackGeometry) -> Truth:
 
 def _counted(anatomy: Anatomy, k: int) -> str:
     place = k - anatomy.first_mobile + 1
-    return COUNTED[place] if place < len(COUNTED) else f"{place} above S1"
+    return USUAL.name(place) or f"{place} above S1"
 
 
 def _points(anatomy: Anatomy) -> tuple[dict[int, Floats], dict[int, Floats]]:
