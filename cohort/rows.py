@@ -108,6 +108,8 @@ class ExamRow:
     sex_source: str | None = optional("dicom or subjects")
     age_years: float | None = optional("age at the exam; over 89 is 90")
     age_source: str | None = optional("dicom or subjects")
+    lumbar_vertebrae: int | None = optional("number of lumbar vertebrae by the subjects' table")
+    thoracic_vertebrae: int | None = optional("number of thoracic vertebrae by the subjects' table")
     height_m: float | None = optional("standing height")
     height_source: str | None = optional("dicom or subjects")
     weight_kg: float | None = optional("body mass")
