@@ -25,6 +25,8 @@ from models.phantom.vertebral_column import DISC_INSET_MM, column_labels, disc_d
 
 CELL_MM = np.array([2.0, 1.0, 1.0])
 """Of the points that volumes are found with; x, y, z."""
+REACH_MM = np.array([34.0, 28.0, 24.0])
+"""Around the bodies' centres, within which they and their discs lie; x, y, z."""
 HEIGHT_STEP_MM = 0.1
 LINE_STEP_MM = 0.05
 CHORD_SHARES = np.linspace(0.15, 0.85, 15)
@@ -147,7 +149,7 @@ def _points(anatomy: Anatomy) -> tuple[dict[int, Floats], dict[int, Floats]]:
     """
     rng = np.random.default_rng([anatomy.seed, 40])
     centres = np.array([body.centre for body in anatomy.bodies[anatomy.first_mobile - 1 :]])
-    low, high = centres.min(axis=0) - 40.0, centres.max(axis=0) + 40.0
+    low, high = centres.min(axis=0) - REACH_MM, centres.max(axis=0) + REACH_MM
     axes = [np.arange(start, stop, step) for start, stop, step in zip(low, high, CELL_MM, strict=True)]
     plane = np.stack(np.meshgrid([0.0], axes[1], axes[2], indexing="ij"), axis=-1).reshape(-1, 3)
     found: list[list[tuple[Floats, Labels]]] = [[], []]
