@@ -26,7 +26,9 @@ STRUCTURE_COLUMNS: Final[dict[Kind, dict[str, str]]] = {
         "volume_cm3": "volume of discs, %",
     },
     "vertebra": {
+        "anterior_height_mm": "anterior height of vertebrae, mm",
         "middle_height_mm": "middle height of vertebrae, mm",
+        "posterior_height_mm": "posterior height of vertebrae, mm",
         "wedge_deg": "wedge of vertebrae, degrees",
         "volume_cm3": "volume of vertebrae, %",
     },

@@ -15,10 +15,10 @@ from pipelines.anatomy_score import CONFIDENT, ScoredExam, ScoredStructure
 
 VARIANTS: Final = ("4 lumbar", "6 lumbar")
 """Strata whose names a count from the sacrum cannot give."""
-THRESHOLDS: Final = tuple(round(0.05 * step, 2) for step in range(18)) + tuple(
-    round(0.9 + 0.01 * step, 2) for step in range(10)
-)
-TABLE_THRESHOLDS: Final = (0.0, 0.4, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
+TABLE_THRESHOLDS: Final = tuple(sorted({0.0, 0.4, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, CONFIDENT}))
+THRESHOLDS: Final = tuple(sorted({*TABLE_THRESHOLDS, *(k / 20 for k in range(18)), *(k / 100 for k in range(90, 100))}))
+LANDMARK: Final = "S1"
+"""Left out: it is what the count starts from, and right whatever is wrong with the count."""
 BINS: Final = (0.0, 0.4, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
 BOUND: Final = 0.95
 """Level of the upper bounds: none wrong of 60 leaves a risk of up to 5 %, of 240 up to 1.2 %."""
@@ -43,9 +43,9 @@ def upper_bound(wrong: int, n: int) -> float:
 def risk_table(exams: Sequence[ScoredExam]) -> dict[str, Table]:
     """Group of exams -> threshold -> coverage, risk and its upper bound, of names and of exams.
 
-    A name that was given counts from its confidence up; structures without a row have none to give. An exam is covered
-    if any of its names is, and wrong if any of those is wrong: names of one exam are wrong together, so the bound of
-    exams is the honest one.
+    A name that was given counts from its confidence up; structures without a row have none to give, and S1 is left out.
+    An exam is covered if any of its names is, and wrong if any of those is wrong: names of one exam are wrong together,
+    so the bound of exams is the honest one.
     """
     groups = {"all exams": list(exams)}
     for exam in exams:
@@ -54,7 +54,7 @@ def risk_table(exams: Sequence[ScoredExam]) -> dict[str, Table]:
 
 
 def _thresholds(exams: Sequence[ScoredExam]) -> Table:
-    names = [[one for one in exam.named if one.found] for exam in exams]
+    names = [[one for one in exam.named if one.found and one.name != LANDMARK] for exam in exams]
     return {f"{threshold:.2f}": _at(names, threshold) for threshold in THRESHOLDS}
 
 

@@ -147,15 +147,15 @@ def _stack(plane: Plane, index: int, labels: Mapping[str, Labels], geometry: Sta
     return LabelledStack(ImageStack(plane, index, image, geometry, "phantom"), labels, {})
 
 
-def _measured(sagittal: LabelledStack, axial: Sequence[LabelledStack]) -> Measurements:
-    """What is told of an exam besides its masks is told here."""
-    return measure_exam("study", sagittal, axial)
+def _measured(exam: StudyExam, sagittal: LabelledStack, axial: Sequence[LabelledStack]) -> Measurements:
+    """The one place that says what is told of an exam: its masks alone."""
+    return measure_exam(f"study-{exam.number}", sagittal, axial)
 
 
 def _scored(drawn: DrawnExam, masks: StudyMasks) -> ScoredExam:
     sagittal, axial = study_stacks(drawn, masks)
     started = time.process_time()
-    found = _measured(sagittal, axial)
+    found = _measured(drawn.exam, sagittal, axial)
     whole = time.process_time() - started
     started = time.process_time()
     measure_spine("study", sagittal)
@@ -262,14 +262,14 @@ def _areas(drawn: DrawnExam, found: Measurements) -> list[ScoredArea]:
 
 
 def _levels(drawn: DrawnExam, found: Measurements, owner: Mapping[int, int]) -> list[ScoredLevel]:
-    """Every disc whose muscles were measured and that is a true disc."""
+    """Every true disc, at least half of it in view, at which muscles were measured."""
     order = drawn.exam.acquisition.axial_order
     chosen = {row.level: row for row in found.muscle_levels}
     levels = []
     for true in drawn.truth.discs:
         disc = found.discs[owner[true.value]] if true.value in owner else None
         row = chosen.get(disc.level or f"disc-{disc.ordinal}") if disc else None
-        if row is not None and true.normal is not None:
+        if row is not None and true.normal is not None and true.in_view >= NAMED_IN_VIEW:
             geometry = drawn.axial[row.stack]
             k = order.native_slice(row.slice, n_slices=geometry.n_slices)
             far = [np.abs((true.centroid_mm - one.position_mm) @ one.normal) for one in drawn.axial]

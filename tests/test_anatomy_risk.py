@@ -47,6 +47,12 @@ def test_names_count_from_their_confidence_up_and_exams_by_any_name() -> None:
     assert table["0.99"]["names_risk"] is None
 
 
+def test_the_landmark_alone_covers_no_exam() -> None:
+    s1 = ScoredStructure("vertebra", "S1", "S1", 1.0, found=True, answer="S1", confidence=0.95)
+    table = risk_table([exam(s1, structure("L4", 0.6))])["all exams"]["0.90"]
+    assert (table["names_coverage"], table["exams_coverage"]) == (0.0, 0.0)
+
+
 def test_usual_anatomy_variants_and_partial_views_are_told_apart() -> None:
     exams = [exam(), exam(stratum="6 lumbar"), exam(stratum="no sacrum", complete=False)]
     assert [group_of(one) for one in exams] == [

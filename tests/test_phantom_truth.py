@@ -80,6 +80,8 @@ def test_bodies_above_the_sacrum_are_as_high_as_their_endplates_leave(anatomy: A
         assert one.numbers["wedge_deg"] == pytest.approx(
             np.degrees(body.endplate_tilt_rad(-1) - body.endplate_tilt_rad(+1))
         )
+        lean = one.numbers["anterior_height_mm"] - one.numbers["posterior_height_mm"]
+        assert lean == pytest.approx(2 * np.tan(body.half_wedge_rad) * body.depth_mm)
     assert "wedge_deg" not in truth.bodies[0].numbers
 
 

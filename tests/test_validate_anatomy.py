@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from models.phantom.study import study_plan
-from models.phantom.study_masks import draw_exam
+from models.phantom.study_masks import DrawnExam, draw_exam
 from pipelines.anatomy_risk import risk_coverage_figure
-from pipelines.anatomy_score import CONFIDENT, ScoredExam, ScoredStructure, _owners, score_drawn, score_exam
+from pipelines.anatomy_score import CONFIDENT, ScoredExam, ScoredStructure, _owners, score_drawn
 from pipelines.validate_anatomy import anatomy_results, anatomy_tables
 
 KEYS = (
@@ -27,9 +27,14 @@ KEYS = (
 
 
 @pytest.fixture(scope="module")
-def scores() -> list[tuple[ScoredExam, ScoredExam]]:
+def drawn() -> list[DrawnExam]:
     """A complete typical exam with axial slices, and one without a sacrum."""
-    return [score_exam(exam) for exam in study_plan(3)[1:]]
+    return [draw_exam(exam) for exam in study_plan(3)[1:]]
+
+
+@pytest.fixture(scope="module")
+def scores(drawn: list[DrawnExam]) -> list[tuple[ScoredExam, ScoredExam]]:
+    return [score_drawn(one) for one in drawn]
 
 
 def structure(answer: str | None, confidence: float, *, found: bool = True) -> ScoredStructure:
@@ -92,12 +97,12 @@ def test_results_have_the_figures_and_become_tables(scores: list[tuple[ScoredExa
     assert "| no sacrum |" in tables
 
 
-def test_flipped_muscles_are_told_from_right_ones(scores: list[tuple[ScoredExam, ScoredExam]]) -> None:
-    drawn = draw_exam(study_plan(2)[1])
-    mirrored = tuple(
-        np.where(one > 0, one + np.where(one % 2, 1, -1), 0).astype(np.uint8) for one in drawn.true_masks.muscles
-    )
-    swapped = replace(drawn, true_masks=replace(drawn.true_masks, muscles=mirrored))
+def test_muscles_on_the_wrong_side_are_told_from_right_ones(
+    drawn: list[DrawnExam], scores: list[tuple[ScoredExam, ScoredExam]]
+) -> None:
+    true = drawn[0].true_masks
+    mirrored = tuple(np.where(one > 0, one + np.where(one % 2, 1, -1), 0).astype(np.uint8) for one in true.muscles)
+    swapped = replace(drawn[0], true_masks=replace(true, muscles=mirrored))
     right, wrong = scores[0][0].sides
     assert score_drawn(swapped)[0].sides == (wrong, right)
 

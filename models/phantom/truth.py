@@ -21,7 +21,7 @@ from cohort.terms import MUSCLE_LABELS, disc_name
 from models.phantom.anatomy import Anatomy
 from models.phantom.bodies import Body, Disc
 from models.phantom.sampling import Subject, tissue_at, voxel_centres
-from models.phantom.vertebral_column import DISC_INSET_MM, column_labels, disc_depth
+from models.phantom.vertebral_column import BODY_INSET_MM, DISC_INSET_MM, column_labels, disc_depth
 
 CELL_MM = np.array([2.0, 1.0, 1.0])
 """Of the points that volumes are found with; x, y, z."""
@@ -228,10 +228,11 @@ def _chord_numbers(u: Floats, v: Floats) -> dict[str, float]:
 
 
 def body_numbers(anatomy: Anatomy, k: int) -> dict[str, float]:
-    """Middle height and wedge of a body above the sacrum, by column of `VertebraRow`.
+    """Heights and wedge of a body above the sacrum, by column of `VertebraRow`.
 
-    The height is the labelled part of a line along the body's own axis, so that fused halves and nodes in the endplates
-    count; the wedge is that of the planes of its endplates.
+    The middle height is the labelled part of a line along the body's own axis, so that fused halves and nodes in the
+    endplates count. The others are those of the planes of the endplates, without their hollows, where the walls meet
+    them.
     """
     body = anatomy.bodies[k]
     if body.sacral:
@@ -240,7 +241,13 @@ def body_numbers(anatomy: Anatomy, k: int) -> dict[str, float]:
     # beside the axis, on which the walls of the shape have no direction
     line = (body.centre + offsets[:, None] * body.axes[2] + 2.0 * body.axes[0]).astype(np.float32)
     labelled = np.count_nonzero(column_labels(anatomy, line)[0] == k + 1)
-    return {"middle_height_mm": float(labelled * LINE_STEP_MM), "wedge_deg": float(np.degrees(2 * body.half_wedge_rad))}
+    inset = BODY_INSET_MM * (2 - sum(body.fused))
+    return {
+        "anterior_height_mm": body.wall_height_mm(-1) - inset,
+        "middle_height_mm": float(labelled * LINE_STEP_MM),
+        "posterior_height_mm": body.wall_height_mm(+1) - inset,
+        "wedge_deg": float(np.degrees(2 * body.half_wedge_rad)),
+    }
 
 
 def endplate_tilt_deg(body: Body) -> float:
