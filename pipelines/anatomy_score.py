@@ -146,8 +146,9 @@ def _stack(plane: Plane, index: int, labels: Mapping[str, Labels], geometry: Sta
 
 
 def _measured(exam: StudyExam, sagittal: LabelledStack, axial: Sequence[LabelledStack]) -> Measurements:
-    """The one place that says what is told of an exam: its masks alone."""
-    return measure_exam(f"study-{exam.number}", sagittal, axial)
+    """The one place that says what is told of an exam: its masks, and of half of them the number of vertebrae."""
+    n_lumbar = exam.plan.n_lumbar if exam.count_known else None
+    return measure_exam(f"study-{exam.number}", sagittal, axial, n_lumbar=n_lumbar)
 
 
 def _scored(drawn: DrawnExam, masks: StudyMasks) -> ScoredExam:
