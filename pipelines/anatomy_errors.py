@@ -205,13 +205,9 @@ def failures(exams: Sequence[ScoredExam]) -> list[Table]:
 
 
 def seconds_table(exams: Sequence[ScoredExam]) -> Table:
-    """Processor seconds of measuring an exam."""
-    whole, spine = (np.array([one.seconds[step] for one in exams]) for step in ("exam", "spine"))
-    axial = np.array(["axial none" not in one.conditions for one in exams])
-    muscles = (whole - spine)[axial]
-    return {
-        "exam": rounded(whole.mean()),
-        "exam_p95": rounded(np.quantile(whole, 0.95)),
-        "spine": rounded(spine.mean()),
-        "muscles_where_axial": rounded(muscles.mean()) if len(muscles) else None,
+    """Processor seconds of measuring an exam, with and without axial stacks."""
+    axial = [exam for exam in exams if "axial none" not in exam.conditions]
+    groups = {"all": exams, "with_axial": axial, "without_axial": [exam for exam in exams if exam not in axial]}
+    return {name: rounded(np.mean([exam.seconds for exam in group])) for name, group in groups.items() if group} | {
+        "all_p95": rounded(np.quantile([exam.seconds for exam in exams], 0.95))
     }

@@ -12,7 +12,6 @@ import numpy as np
 from cohort.agreement.overlap import dice
 from cohort.anatomy.measure import Measurements, measure_exam
 from cohort.anatomy.sides import split_sides
-from cohort.anatomy.spine import measure_spine
 from cohort.geometry import StackGeometry
 from cohort.rows import DiscRow, VertebraRow
 from cohort.stacks import ImageStack, LabelledStack, Labels, Plane
@@ -103,8 +102,8 @@ class ScoredExam:
     sides: tuple[int, int]
     """Muscles on slices that lie on the right, and on the wrong side."""
     flags: tuple[str, ...]
-    seconds: Mapping[str, float]
-    """Processor time of measuring: the whole exam, and `spine` alone."""
+    seconds: float
+    """Processor time of measuring."""
 
     @property
     def named(self) -> list[ScoredStructure]:
@@ -156,10 +155,7 @@ def _scored(drawn: DrawnExam, masks: StudyMasks) -> ScoredExam:
     sagittal, axial = study_stacks(drawn, masks)
     started = time.process_time()
     found = _measured(drawn.exam, sagittal, axial)
-    whole = time.process_time() - started
-    started = time.process_time()
-    measure_spine("study", sagittal)
-    spine = time.process_time() - started
+    seconds = time.process_time() - started
     vertebra_owner, disc_owner = (_owners_of(drawn, found, kind) for kind in ("vertebra", "disc"))
     truth = drawn.truth
     vertebrae = [_structure("vertebra", one, found.vertebrae, vertebra_owner) for one in truth.bodies]
@@ -177,7 +173,7 @@ def _scored(drawn: DrawnExam, masks: StudyMasks) -> ScoredExam:
         levels=tuple(_levels(drawn, found, disc_owner)),
         sides=_sides(drawn, found),
         flags=tuple(dict.fromkeys(row.reason for row in found.quality)),
-        seconds={"exam": whole, "spine": spine},
+        seconds=seconds,
     )
 
 
