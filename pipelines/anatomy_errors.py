@@ -119,7 +119,8 @@ def rounded(value: Any) -> float:
 def structure_table(exams: Sequence[ScoredExam]) -> Table:
     """Errors by what was measured; heights of discs by level, too."""
     structures = [one for exam in exams for one in exam.structures]
-    discs = sorted({one.name for one in structures if one.kind == "disc"}, key=_caudal_first)
+    measured = {one.name for one in structures if one.kind == "disc" and "height_mm" in one.errors}
+    discs = sorted(measured, key=_caudal_first)
     table = {
         f"height of {name}, mm": _errors(one.errors.get("height_mm") for one in structures if one.name == name)
         for name in discs
@@ -137,9 +138,9 @@ def structure_table(exams: Sequence[ScoredExam]) -> Table:
     return table
 
 
-def _caudal_first(name: str) -> tuple[int, int]:
+def _caudal_first(name: str) -> tuple[int, int, str]:
     above = name.split("-")[0]
-    return (-"TL".index(above[0]), -int(above[1:]))
+    return (-"TL".index(above[0]), -int(above[1:]), name)
 
 
 def condition_table(exams: Sequence[ScoredExam]) -> Table:
