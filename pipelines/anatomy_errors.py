@@ -121,7 +121,8 @@ def rounded(value: Any) -> float:
 def structure_table(exams: Sequence[ScoredExam]) -> Table:
     """Errors by what was measured; heights of discs by level, too."""
     structures = [one for exam in exams for one in exam.structures]
-    discs = sorted({one.name for one in structures if one.kind == "disc"}, key=_caudal_first)
+    measured = {one.name for one in structures if one.kind == "disc" and "height_mm" in one.errors}
+    discs = sorted(measured, key=_caudal_first)
     table = {
         f"height of {name}, mm": _errors(one.errors.get("height_mm") for one in structures if one.name == name)
         for name in discs
@@ -139,9 +140,9 @@ def structure_table(exams: Sequence[ScoredExam]) -> Table:
     return table
 
 
-def _caudal_first(name: str) -> tuple[int, int]:
+def _caudal_first(name: str) -> tuple[int, int, str]:
     above = name.split("-")[0]
-    return (-"TL".index(above[0]), -int(above[1:]))
+    return (-"TL".index(above[0]), -int(above[1:]), name)
 
 
 def condition_table(exams: Sequence[ScoredExam]) -> Table:
@@ -207,13 +208,9 @@ def failures(exams: Sequence[ScoredExam]) -> list[Table]:
 
 
 def seconds_table(exams: Sequence[ScoredExam]) -> Table:
-    """Processor seconds of measuring an exam."""
-    whole, spine = (np.array([one.seconds[step] for one in exams]) for step in ("exam", "spine"))
-    axial = np.array(["axial none" not in one.conditions for one in exams])
-    muscles = (whole - spine)[axial]
-    return {
-        "exam": rounded(whole.mean()),
-        "exam_p95": rounded(np.quantile(whole, 0.95)),
-        "spine": rounded(spine.mean()),
-        "muscles_where_axial": rounded(muscles.mean()) if len(muscles) else None,
+    """Processor seconds of measuring an exam, with and without axial stacks."""
+    axial = [exam for exam in exams if "axial none" not in exam.conditions]
+    groups = {"all": exams, "with_axial": axial, "without_axial": [exam for exam in exams if exam not in axial]}
+    return {name: rounded(np.mean([exam.seconds for exam in group])) for name, group in groups.items() if group} | {
+        "all_p95": rounded(np.quantile([exam.seconds for exam in exams], 0.95))
     }

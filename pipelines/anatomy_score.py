@@ -101,8 +101,8 @@ class ScoredExam:
     sides: tuple[int, int]
     """Muscles on slices that lie on the right, and on the wrong side."""
     flags: tuple[str, ...]
-    seconds: Mapping[str, float]
-    """Processor time of measuring: the whole exam, and `spine` alone."""
+    seconds: float
+    """Processor time of measuring."""
 
     @property
     def named(self) -> list[ScoredStructure]:
@@ -155,10 +155,7 @@ def _scored(drawn: DrawnExam, masks: StudyMasks) -> ScoredExam:
     sagittal, axial = study_stacks(drawn, masks)
     started = time.process_time()
     found = _measured(drawn.exam, sagittal, axial)
-    whole = time.process_time() - started
-    started = time.process_time()
-    measure_exam("study", sagittal, [])
-    spine = time.process_time() - started
+    seconds = time.process_time() - started
     vertebra_owner, disc_owner = (_owners_of(drawn, found, kind) for kind in ("vertebra", "disc"))
     truth = drawn.truth
     vertebrae = [_structure("vertebra", one, found.vertebrae, vertebra_owner) for one in truth.bodies]
@@ -176,7 +173,7 @@ def _scored(drawn: DrawnExam, masks: StudyMasks) -> ScoredExam:
         levels=tuple(_levels(drawn, found, disc_owner)),
         sides=_sides(drawn, found),
         flags=tuple(dict.fromkeys(row.reason for row in found.quality)),
-        seconds={"exam": whole, "spine": spine},
+        seconds=seconds,
     )
 
 

@@ -59,7 +59,7 @@ def anatomy_results(scores: Scores, human: Mapping[str, Any]) -> Results:
         results |= {prefix + key: value for key, value in figures(sides[side]).items()}
     for key in ("spider_counts_match", "human_out_of_range_unflagged"):
         results[key] = human.get(key)
-    results["measure_s_per_exam"] = rounded(np.mean([one.seconds["exam"] for one in sides["true"]]))
+    results["measure_s_per_exam"] = rounded(np.mean([one.seconds for one in sides["true"]]))
     results["human_masks"] = dict(human)
     for name, table in TABLES.items():
         results[name] = {side: table(exams) for side, exams in sides.items()}

@@ -18,7 +18,7 @@ def structure(answer: str | None, confidence: float, *, found: bool = True) -> S
 
 
 def exam(*structures: ScoredStructure, stratum: str = "typical", complete: bool = True) -> ScoredExam:
-    return ScoredExam(0, (stratum,), complete, (), {}, structures, 0, {}, (), (), (0, 0), (), {})
+    return ScoredExam(0, (stratum,), complete, (), {}, structures, 0, {}, (), (), (0, 0), (), 0.2)
 
 
 def test_none_wrong_of_many_is_not_no_risk() -> None:
