@@ -129,14 +129,34 @@ class _Drawn:
     """(stack, slice) -> (muscle, side) -> cm2."""
 
 
+@dataclass(frozen=True, eq=False)
+class ShownExam:
+    """An exam of the study to be looked at: what is true, what was measured, and how they compare."""
+
+    truth: Truth
+    found: Measurements
+    scored: ScoredExam
+
+
 def score_exam(exam: StudyExam) -> tuple[ScoredExam, ScoredExam]:
     """Draw one exam of the study and score it on true and on degraded masks."""
     drawn = _draw(exam)
-    degraded = tuple(
-        degrade_muscles(muscles, grid, seed=[exam.plan.seed, 31, k])
+    return _scored(drawn, drawn.true_masks, drawn.muscles), _scored(drawn, drawn.degraded, _degraded_muscles(drawn))
+
+
+def show_exam(exam: StudyExam, *, degraded: bool) -> ShownExam:
+    """Draw one exam of the study and measure it as `score_exam` does, on true or on degraded masks."""
+    drawn = _draw(exam)
+    masks, muscles = (drawn.degraded, _degraded_muscles(drawn)) if degraded else (drawn.true_masks, drawn.muscles)
+    found, seconds = _measured(drawn, masks, muscles)
+    return ShownExam(drawn.truth, found, _compared(drawn, masks, muscles, found, seconds))
+
+
+def _degraded_muscles(drawn: _Drawn) -> tuple[Labels, ...]:
+    return tuple(
+        degrade_muscles(muscles, grid, seed=[drawn.exam.plan.seed, 31, k])
         for k, (muscles, grid) in enumerate(zip(drawn.muscles, drawn.axial, strict=True))
     )
-    return _scored(drawn, drawn.true_masks, drawn.muscles), _scored(drawn, drawn.degraded, degraded)
 
 
 def _draw(exam: StudyExam) -> _Drawn:
@@ -178,6 +198,13 @@ def _stack(plane: Plane, index: int, labels: Mapping[str, Labels], geometry: Sta
 
 
 def _scored(drawn: _Drawn, masks: SpineMasks, muscles: Sequence[Labels]) -> ScoredExam:
+    return _compared(drawn, masks, muscles, *_measured(drawn, masks, muscles))
+
+
+def _measured(
+    drawn: _Drawn, masks: SpineMasks, muscles: Sequence[Labels]
+) -> tuple[Measurements, Mapping[str, float]]:
+    """What is measured, and the processor time of it: the whole exam, and `spine` alone."""
     order = drawn.exam.acquisition.order
     labels = {"vertebral_body": order.apply(masks.bodies), "disc": order.apply(masks.discs)}
     sagittal = _stack("sagittal", 0, labels, order.geometry(drawn.grid))
@@ -190,7 +217,16 @@ def _scored(drawn: _Drawn, masks: SpineMasks, muscles: Sequence[Labels]) -> Scor
     whole = time.process_time() - started
     started = time.process_time()
     measure_spine("study", sagittal)
-    spine = time.process_time() - started
+    return found, {"exam": whole, "spine": time.process_time() - started}
+
+
+def _compared(
+    drawn: _Drawn,
+    masks: SpineMasks,
+    muscles: Sequence[Labels],
+    found: Measurements,
+    seconds: Mapping[str, float],
+) -> ScoredExam:
     vertebrae, extra_vertebrae = _matched(drawn, found, "vertebra")
     discs, extra_discs = _matched(drawn, found, "disc")
     curve = found.curvature
@@ -207,7 +243,7 @@ def _scored(drawn: _Drawn, masks: SpineMasks, muscles: Sequence[Labels]) -> Scor
         slope_error_deg=_less(curve.sacral_slope_deg if curve else None, truth.sacral_slope_deg),
         areas=tuple(_areas(drawn, found)),
         flags=tuple(dict.fromkeys(row.reason for row in found.quality)),
-        seconds={"exam": whole, "spine": spine},
+        seconds=seconds,
     )
 
 

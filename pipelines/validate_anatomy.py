@@ -328,21 +328,29 @@ def _counts(name: str, regions: Labels, spacing_mm: tuple[float, float], listed:
     ]
 
 
-def real_exam_bodies(folder: Path) -> int:
-    """Rows that hold one human-drawn body each (95 % of either in the other), of nine, from caudal to cranial."""
+def human_spine(folder: Path) -> tuple[LabelledStack, Labels]:
+    """The real sagittal exam with the bodies that a human drew, the lowest as sacrum, and their instances."""
     stack = stack_of(read_headers(folder / "dicom" / "sagittal_t1"), "sagittal")
     paths = [folder / "masks" / f"sagittal_vertebral_bodies_{k:02d}.png" for k in range(len(stack.image))]
     human = np.stack([read_png(path) for path in paths])
-    rows = {int(body): np.nonzero(human == body)[1].mean() for body in np.unique(human) if body}
-    lowest = max(rows, key=lambda body: rows[body])
-    bodies = np.where(human == lowest, SACRAL_BODY, human > 0).astype(np.uint8)
-    labels = {"vertebral_body": bodies, "disc": np.zeros_like(bodies)}
-    found = measure_exam("study", LabelledStack(stack, labels, {}), [])
+    bodies = np.where(human == _caudal_first_ids(human)[0], SACRAL_BODY, human > 0).astype(np.uint8)
+    return LabelledStack(stack, {"vertebral_body": bodies, "disc": np.zeros_like(bodies)}, {}), human
+
+
+def _caudal_first_ids(human: Labels) -> list[int]:
+    """Values of bodies [slice, row, column] in a stack with its head up, from caudal to cranial."""
+    return sorted((int(body) for body in np.unique(human) if body), key=lambda body: -np.nonzero(human == body)[1].mean())
+
+
+def real_exam_bodies(folder: Path) -> int:
+    """Rows that hold one human-drawn body each (95 % of either in the other), of nine, from caudal to cranial."""
+    labelled, human = human_spine(folder)
+    found = measure_exam("study", labelled, [])
     if found.sagittal is None:
         return 0
     instances = found.sagittal.labels["body_instances"]
     good = 0
-    for number, wanted in enumerate(sorted(rows, key=lambda body: -rows[body]), start=1):
+    for number, wanted in enumerate(_caudal_first_ids(human), start=1):
         here, true = instances == number, human == wanted
         good += int(np.count_nonzero(here & true) >= 0.95 * max(np.count_nonzero(here), np.count_nonzero(true)))
     return good
