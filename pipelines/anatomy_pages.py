@@ -6,10 +6,9 @@ Every card says what the exam is, what was measured, how far that is from the tr
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Final
@@ -21,7 +20,7 @@ from matplotlib.lines import Line2D
 from cohort.anatomy.measure import Measurements, measure_exam
 from cohort.anatomy.sides import split_sides
 from cohort.review.overlay import BODY_COLOURS, DISC_COLOUR, MUSCLE_COLOURS, View, folded
-from cohort.stacks import LabelledStack, Labels
+from cohort.stacks import LabelledStack
 from cohort.terms import DISC, MUSCLES, SACRAL_BODY, VERTEBRAL_BODY
 from models.phantom.exam import plan_anatomy
 from models.phantom.pathology import KINDS, Finding
@@ -39,6 +38,7 @@ from pipelines.anatomy_panels import (
     t1_pictures,
 )
 from pipelines.anatomy_score import ShownExam, show_exam
+from pipelines.flag_gallery import write_gallery
 from pipelines.overlay_pages import BURIAN, DPI, ZUKIC, jpeg
 from pipelines.real_scans import Networks, Report, read_headers, stack_of
 from pipelines.validate_anatomy import OUTCOMES, human_spine
@@ -82,6 +82,17 @@ class Card:
     """[row, column] of the sheet."""
     axial: AxialView | None = None
     true: tuple[TrueStructure, ...] = ()
+
+
+def write_pictures(folder: Path, data: Path | None, *, report: Report) -> None:
+    """Draw all pages: `validation/anatomy-*.jpg`, of the real exam only with `data`, and the flags in `quality`."""
+    pages = folder / "validation"
+    pages.mkdir(parents=True, exist_ok=True)
+    write_case_pages(pages, report)
+    if data is not None:
+        write_real_page(pages, data)
+        report("real exam drawn")
+    write_gallery(folder / "quality", report)
 
 
 def write_case_pages(folder: Path, report: Report, *, processes: int = 2) -> None:
@@ -175,27 +186,31 @@ def write_real_page(folder: Path, data: Path) -> None:
     """Draw the real exam below `data`, measured on human masks and on those of the shipped networks:
     `anatomy-real.jpg`."""
     title = f"One real exam (the axial slices are of another person)\n{ZUKIC}\n{BURIAN}"
-    cards = _real_cards(data / "real_exam", Networks("vertebral_body", "disc", "muscle"))
+    exam = data / "real_exam"
+    cards = [human_card(exam), network_card(exam, Networks("vertebral_body", "disc", "muscle"))]
     (folder / "anatomy-real.jpg").write_bytes(jpeg(page(title, cards)))
 
 
-def _real_cards(folder: Path, networks: Networks) -> list[Card]:
-    human, _ = human_spine(folder)
-    stack = human.stack
-    bodies, discs = networks.segment("vertebral_body", stack), networks.segment("disc", stack)
-    labels: dict[str, Labels] = {
-        "vertebral_body": np.where(bodies["sacral_body"], SACRAL_BODY, bodies["vertebral_body"] * VERTEBRAL_BODY),
-        "disc": discs["disc"] * np.uint8(DISC),
-    }
-    found = LabelledStack(stack, {name: one.astype(np.uint8) for name, one in labels.items()}, {})
+def human_card(folder: Path) -> Card:
+    """The real exam, measured on the bodies that a human drew."""
+    return _real_card("real exam, bodies as a human drew them", human_spine(folder)[0], [])
+
+
+def network_card(folder: Path, networks: Networks) -> Card:
+    """The real exam, measured on what the networks find."""
+    stack = stack_of(read_headers(folder / "dicom" / "sagittal_t1"), "sagittal")
+    found = networks.segment("vertebral_body", stack) | networks.segment("disc", stack)
+    values = {"vertebral_body": VERTEBRAL_BODY, "sacral_body": SACRAL_BODY}
+    bodies = np.zeros(stack.image.shape, np.uint8)
+    for name, value in values.items():
+        bodies[found[name]] = value
+    sagittal = LabelledStack(stack, {"vertebral_body": bodies, "disc": (found["disc"] * DISC).astype(np.uint8)}, {})
     pictures = stack_of(read_headers(folder / "dicom" / "axial_inphase"), "axial")
-    muscles = networks.segment("muscle", pictures)
-    classes = sum((muscles[one] * np.uint8(k) for k, one in enumerate(MUSCLES, 1)), np.zeros(pictures.image.shape, np.uint8))
+    classes = np.zeros(pictures.image.shape, np.uint8)
+    for name, mask in networks.segment("muscle", pictures).items():
+        classes[mask] = 1 + MUSCLES.index(name)
     axial = LabelledStack(pictures, {"muscle": split_sides(classes, pictures.geometry)}, {})
-    return [
-        _real_card("real exam, bodies as a human drew them", human, []),
-        _real_card("real exam, shipped networks", found, [axial]),
-    ]
+    return _real_card("real exam, shipped networks", sagittal, [axial])
 
 
 def _real_card(title: str, sagittal: LabelledStack, axial: Sequence[LabelledStack]) -> Card:
@@ -249,9 +264,7 @@ def _card(figure: Figure, card: Card, corner: tuple[float, float], size: tuple[f
         middle, bottom + 0.98 * height, folded(card.title, width=36), color="white", fontsize=9, va="top", weight="bold"
     )
     lines = "\n".join(folded(line, width=TEXT_WIDTH, lines=9) for line in card.lines)
-    figure.text(
-        middle, bottom + 0.89 * height, lines, color="white", fontsize=TEXT_POINTS, va="top", linespacing=1.25
-    )
+    figure.text(middle, bottom + 0.89 * height, lines, color="white", fontsize=TEXT_POINTS, va="top", linespacing=1.25)
     if card.axial is not None:
         axes = (middle, bottom + 0.01 * height, (0.98 - PICTURE_SHARE) * width * 0.97, 0.42 * height)
         axial = card.axial

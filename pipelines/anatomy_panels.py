@@ -6,7 +6,7 @@ Solid, dashed and dotted lines tell structures apart in grey print as well.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -151,9 +151,7 @@ def _at(row: VertebraRow | DiscRow, true: Sequence[TrueStructure]) -> TrueStruct
     return distance[nearest] if nearest < SAME_PLACE_MM else None
 
 
-def _name(
-    panel: Any, sheet: Sheet, row: VertebraRow, true: TrueStructure | None, window: Window, size: float
-) -> None:
+def _name(panel: Any, sheet: Sheet, row: VertebraRow, true: TrueStructure | None, window: Window, size: float) -> None:
     _, down, across = sheet.view.geometry.to_index([row.x_mm, row.y_mm, row.z_mm])
     if not inside(down, across, window):
         return
@@ -187,7 +185,12 @@ def _disc(
 
 
 def draw_muscles(
-    panel: Any, axial: LabelledStack, k: int, measured: Measurements, *, picture: Picture | None = None,
+    panel: Any,
+    axial: LabelledStack,
+    k: int,
+    measured: Measurements,
+    *,
+    picture: Picture | None = None,
     marked: Collection[str] = (),
 ) -> None:
     """Draw outlines and areas of the muscles of one axial slice.
@@ -212,7 +215,16 @@ def draw_muscles(
         if (row.stack, row.slice) == (axial.stack.index, k) and row.csa_cm2 is not None:
             _, down, across = view.geometry.to_index([row.x_mm, row.y_mm, row.z_mm])
             colour = "white" if row.status == "ok" else FLAGGED_COLOUR
-            _text(panel, across, down, f"{row.csa_cm2:.1f}", 7, color=colour, ha="center", va="center")
+            _text(
+                panel,
+                across,
+                down,
+                f"{row.side[0].upper()} {row.csa_cm2:.1f}",
+                7,
+                color=colour,
+                ha="center",
+                va="center",
+            )
     for place, letter in ((0.03, "R"), (0.97, "L")):
         panel.text(place, 0.5, letter, transform=panel.transAxes, color="white", ha="center", path_effects=STROKE)
     _keep(panel, window)

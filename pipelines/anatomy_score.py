@@ -201,9 +201,7 @@ def _scored(drawn: _Drawn, masks: SpineMasks, muscles: Sequence[Labels]) -> Scor
     return _compared(drawn, masks, muscles, *_measured(drawn, masks, muscles))
 
 
-def _measured(
-    drawn: _Drawn, masks: SpineMasks, muscles: Sequence[Labels]
-) -> tuple[Measurements, Mapping[str, float]]:
+def _measured(drawn: _Drawn, masks: SpineMasks, muscles: Sequence[Labels]) -> tuple[Measurements, Mapping[str, float]]:
     """What is measured, and the processor time of it: the whole exam, and `spine` alone."""
     order = drawn.exam.acquisition.order
     labels = {"vertebral_body": order.apply(masks.bodies), "disc": order.apply(masks.discs)}

@@ -1,355 +1,78 @@
-"""One small picture for every flag of the measurements: a phantom exam with a fault made on purpose that raises it.
-
-A case takes the sound exam of one subject, spoils its masks, its pictures or its geometry, and measures the result;
-`CASES` lists them by code. A new code needs a function of a few lines and its place in that table.
-"""
+"""One small picture for every flag of the measurements, and a page that explains them one by one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cache
+from collections.abc import Sequence
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
-import cv2
 import numpy as np
-import numpy.typing as npt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 from scipy import ndimage
 
-from cohort.anatomy.measure import Measurements, measure_exam
-from cohort.anatomy.orientation import Orientation, cropped
-from cohort.errors import RefusedError
-from cohort.geometry import StackGeometry
+from cohort.anatomy.measure import Measurements
+from cohort.anatomy.quality import LIMITS, VOLUME_ONLY
 from cohort.reasons import REASONS
-from cohort.review.overlay import View, contour, folded
+from cohort.review.overlay import BODY_COLOURS, DISC_COLOUR, FLAGGED_COLOUR, MUSCLE_COLOURS, View, contour, folded
 from cohort.rows import QualityRow
-from cohort.stacks import ImageStack, LabelledStack, Labels
-from cohort.terms import DISC, MUSCLE_LABELS, SACRAL_BODY, SIDES, VERTEBRAL_BODY
-from models.phantom.anatomy import Anatomy
-from models.phantom.exam import ExamPlan, disc_stack, plan_anatomy
-from models.phantom.sampling import Subject, cut, draw_subject
-from models.phantom.study import MUSCLE_BOX, Acquisition, sagittal_grid
-from models.phantom.truth import column_stack, muscle_stack
-from pipelines.anatomy_panels import draw_muscles, draw_spine, spine_sheet, t1_pictures
-from pipelines.real_scans import Networks, Report
-
-Mask = npt.NDArray[np.bool_]
-FRAME: Final = "phantom"
-SUBJECT: Final = ExamPlan(21, "M", 40, 1.78, 80.0)
-FIELD: Final = Acquisition(
-    pixel_mm=(1.0, 1.0), gap_mm=4.5, thickness_mm=4.0, n_slices=13, tilt_deg=(0.0, 0.0, 0.0), lateral_mm=0.0,
-    top=("T11", 1.6), bottom=("S2", -1.5), missing=(), order=Orientation(False, (False, False, False)),
-)  # fmt: skip
-LEVELS: Final = ("L5-S1", "L4-L5", "L3-L4", "L2-L3", "L1-L2")
-INCHES: Final = (4.2, 4.6)
-COLOURS: Final = 96
-"""Of the palette: grey pictures with a few lines need no more."""
-
-
-@dataclass(frozen=True, eq=False)
-class Exam:
-    """A phantom exam with everything that a case may spoil."""
-
-    subject: Subject
-    sagittal: LabelledStack
-    """In standing order."""
-    axial: tuple[LabelledStack, ...]
-    """Three slices along each of `LEVELS`."""
-    bodies: Labels
-    """[slice, row, column] 1 + index into the bodies of the anatomy; `discs` alike."""
-    discs: Labels
-
-    @property
-    def anatomy(self) -> Anatomy:
-        return self.subject.anatomy
-
-    def body(self, name: str) -> Mask:
-        """[slice, row, column]."""
-        return np.asarray(self.bodies == 1 + [one.name for one in self.anatomy.bodies].index(name))
-
-    def disc(self, name: str) -> Mask:
-        return np.asarray(self.discs == 1 + [one.name for one in self.anatomy.discs].index(name))
-
-    def with_labels(self, **labels: Labels) -> Exam:
-        """With other sagittal masks: `vertebral_body`, `disc`."""
-        return replace(self, sagittal=replace(self.sagittal, labels={**self.sagittal.labels, **labels}))
-
-    def with_muscles(self, level: str, labels: Labels) -> Exam:
-        """With other masks of the axial stack at a disc."""
-        axial = list(self.axial)
-        axial[LEVELS.index(level)] = replace(axial[LEVELS.index(level)], labels={"muscle": labels})
-        return replace(self, axial=tuple(axial))
-
-    def muscles(self, level: str) -> Labels:
-        return self.axial[LEVELS.index(level)].labels["muscle"].copy()
-
-    @property
-    def body_labels(self) -> Labels:
-        return self.sagittal.labels["vertebral_body"].copy()
-
-    @property
-    def disc_labels(self) -> Labels:
-        return self.sagittal.labels["disc"].copy()
-
-    def measured(self) -> Measurements:
-        return measure_exam("phantom", self.sagittal, self.axial)
-
-
-@cache
-def sound_exam() -> Exam:
-    """The exam that most cases spoil: a healthy subject, complete field of view, true masks."""
-    exam = exam_of(SUBJECT)
-    grids = [
-        cropped(disc_stack(exam.anatomy, disc), MUSCLE_BOX) for disc in exam.anatomy.discs if disc.name in LEVELS
-    ]
-    stacks = [replace(grid, position_mm=grid.position_mm[1:4]) for grid in grids]
-    return replace(exam, axial=tuple(_axial(exam.subject, k, grid) for k, grid in enumerate(stacks)))
-
-
-def exam_of(plan: ExamPlan) -> Exam:
-    """A subject's sagittal stack with true masks and T1 pictures."""
-    anatomy = plan_anatomy(plan)
-    subject = draw_subject(anatomy)
-    grid = sagittal_grid(anatomy, FIELD)
-    bodies, discs = column_stack(anatomy, grid)
-    sacral = np.array([False, *(one.sacral for one in anatomy.bodies)])
-    labels: dict[str, Labels] = {
-        "vertebral_body": np.where(sacral[bodies], SACRAL_BODY, (bodies > 0) * VERTEBRAL_BODY).astype(np.uint8),
-        "disc": ((discs > 0) * DISC).astype(np.uint8),
-    }
-    image = t1_pictures(subject, [cut(subject, grid, k) for k in range(grid.n_slices)], plan.seed)
-    stack = ImageStack("sagittal", 0, image, grid, FRAME)
-    return Exam(subject, LabelledStack(stack, labels, {}), (), bodies, discs)
-
-
-def _axial(subject: Subject, index: int, grid: StackGeometry) -> LabelledStack:
-    image = t1_pictures(subject, [cut(subject, grid, k) for k in range(grid.n_slices)], SUBJECT.seed)
-    return LabelledStack(ImageStack("axial", index, image, grid, FRAME), {"muscle": muscle_stack(subject, grid)}, {})
-
-
-# -- cases -------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class Spoilt:
-    """An exam after a fault was made on purpose."""
-
-    exam: Exam
-    found: Measurements
-
-
-@dataclass(frozen=True)
-class Case:
-    """How a flag comes about."""
-
-    fault: str
-    """What was done, for the caption."""
-    spoil: Callable[[Exam], Exam | Spoilt]
-    view: Literal["sagittal", "axial", "planes"] = "sagittal"
-    """`planes` are the axial slices drawn on the sagittal picture."""
-
-
-def _no_bodies(exam: Exam) -> Exam:
-    return exam.with_labels(vertebral_body=np.zeros_like(exam.bodies))
-
-
-def _no_discs(exam: Exam) -> Exam:
-    return exam.with_labels(disc=np.zeros_like(exam.discs))
-
-
-def _part(exam: Exam, slices: slice = slice(None), rows: slice = slice(None)) -> Exam:
-    """The sagittal stack with a smaller field of view."""
-    stack, (n_rows, n_columns) = exam.sagittal.stack, exam.sagittal.stack.geometry.shape
-    start, stop, _ = rows.indices(n_rows)
-    geometry = cropped(stack.geometry, (slice(start, stop), slice(0, n_columns)))
-    geometry = replace(geometry, position_mm=geometry.position_mm[slices])
-    labels = {name: one[slices, rows] for name, one in exam.sagittal.labels.items()}
-    sagittal = LabelledStack(replace(stack, image=stack.image[slices, rows], geometry=geometry), labels, {})
-    return replace(exam, sagittal=sagittal, bodies=exam.bodies[slices, rows], discs=exam.discs[slices, rows])
-
-
-def _without_sacrum(exam: Exam) -> Exam:
-    return _part(exam, rows=slice(0, int(np.nonzero(exam.disc("L5-S1"))[1].mean())))
-
-
-def _through_top(exam: Exam) -> Exam:
-    return _part(exam, rows=slice(int(np.nonzero(exam.body("L1"))[1].mean()), None))
-
-
-def _few_slices(exam: Exam) -> Exam:
-    middle = exam.sagittal.stack.geometry.n_slices // 2
-    return _part(exam, slices=slice(middle - 3, middle + 4))
-
-
-def _half_sacrum(exam: Exam) -> Exam:
-    """The upper part of S1 in the other class."""
-    labels, s1 = exam.body_labels, exam.body("S1")
-    rows = np.nonzero(s1)[1]
-    upper = s1 & (np.arange(s1.shape[1])[None, :, None] < np.quantile(rows, 0.4))
-    labels[upper] = VERTEBRAL_BODY
-    return exam.with_labels(vertebral_body=labels)
-
-
-def _lumbarised(exam: Exam) -> Exam:
-    return exam_of(replace(SUBJECT, seed=23, findings=("lumbarised_s1",)))
-
-
-def _disc_gone(exam: Exam) -> Exam:
-    return exam.with_labels(disc=np.where(exam.disc("L3-L4"), 0, exam.disc_labels).astype(np.uint8))
-
-
-def _thin_disc(exam: Exam) -> Exam:
-    disc = exam.disc("L3-L4")
-    thin = np.stack([cv2.erode(plane, np.ones((7, 1), np.uint8)) for plane in disc.astype(np.uint8)]).astype(bool)
-    return exam.with_labels(disc=np.where(disc & ~thin, 0, exam.disc_labels).astype(np.uint8))
-
-
-def _half_body(exam: Exam) -> Exam:
-    body = exam.body("L3")
-    front = body & (np.arange(body.shape[2]) < np.quantile(np.nonzero(body)[2], 0.45))
-    return exam.with_labels(vertebral_body=np.where(body & ~front, 0, exam.body_labels).astype(np.uint8))
-
-
-def _body_gone(exam: Exam) -> Exam:
-    return exam.with_labels(vertebral_body=np.where(exam.body("L2"), 0, exam.body_labels).astype(np.uint8))
-
-
-def _blob(exam: Exam) -> Exam:
-    """A false body in front of the spine."""
-    labels = exam.body_labels
-    k, row, column = np.argwhere(exam.body("L4")).mean(axis=0)
-    slices, rows, columns = np.indices(labels.shape, sparse=True)
-    inside = ((slices - k) / 3) ** 2 + ((rows - row) / 26) ** 2 + ((columns - column + 48) / 18) ** 2 < 1
-    labels[inside] = VERTEBRAL_BODY
-    return exam.with_labels(vertebral_body=labels)
-
-
-def _unsure(exam: Exam) -> Exam:
-    return replace(exam, sagittal=replace(exam.sagittal, uncertainty={"disc": 0.62}))
-
-
-def _coarse(exam: Exam) -> Spoilt:
-    """Pixels of 4 mm, given to the shipped network."""
-    stack = exam.sagittal.stack
-    geometry = stack.geometry
-    coarse = replace(geometry, spacing_mm=(4.0, 4.0), shape=(geometry.shape[0] // 4, geometry.shape[1] // 4))
-    rows, columns = coarse.shape
-    image = stack.image[:, : 4 * rows, : 4 * columns].reshape(-1, rows, 4, columns, 4).mean(axis=(2, 4))
-    nothing = np.zeros(image.shape, np.uint8)
-    labels = {"vertebral_body": nothing, "disc": nothing}
-    spoilt = LabelledStack(replace(stack, image=image.astype(np.uint16), geometry=coarse), labels, {})
-    exam = replace(exam, sagittal=spoilt, axial=(), bodies=nothing, discs=nothing)
-    try:
-        Networks("vertebral_body", "disc", "muscle").segment("vertebral_body", spoilt.stack)
-    except RefusedError as refusal:
-        row = QualityRow(exam_id="phantom", stage="segment", reason=refusal.reason, structure=None)
-        return Spoilt(exam, replace(exam.measured(), quality=(row,)))
-    return Spoilt(exam, exam.measured())
-
-
-def _changed_muscle(exam: Exam, level: str, muscle: str, side: str, change: Callable[[Mask], Mask]) -> Exam:
-    """One muscle at one disc redrawn; what it grows into was no muscle before."""
-    labels, value = exam.muscles(level), MUSCLE_LABELS[muscle, side]
-    new = np.stack([change(plane) for plane in labels == value])
-    labels[labels == value] = 0
-    labels[new & (labels == 0)] = value
-    return exam.with_muscles(level, labels)
-
-
-def _disc_shaped(radius: int) -> npt.NDArray[np.uint8]:
-    return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1)), np.uint8)
-
-
-def _huge_psoas(exam: Exam) -> Exam:
-    return _changed_muscle(
-        exam, "L3-L4", "psoas", "left", lambda plane: cv2.dilate(plane.astype(np.uint8), _disc_shaped(20)) > 0
-    )
-
-
-def _small_psoas(exam: Exam) -> Exam:
-    return _changed_muscle(
-        exam, "L3-L4", "psoas", "left", lambda plane: cv2.erode(plane.astype(np.uint8), _disc_shaped(7)) > 0
-    )
-
-
-def _no_multifidus(exam: Exam) -> Exam:
-    return _changed_muscle(exam, "L4-L5", "multifidus", "right", np.zeros_like)
-
-
-def _swapped_sides(exam: Exam) -> Exam:
-    table = np.zeros(256, np.uint8)
-    for (muscle, side), value in MUSCLE_LABELS.items():
-        table[value] = MUSCLE_LABELS[muscle, SIDES[1 - SIDES.index(side)]]
-    return exam.with_muscles("L3-L4", table[exam.muscles("L3-L4")])
-
-
-def _no_slices(exam: Exam) -> Exam:
-    return replace(exam, axial=tuple(one for one in exam.axial if one.stack.index != LEVELS.index("L3-L4")))
-
-
-def _straight_slices(exam: Exam) -> Exam:
-    """Slices across the table rather than along the disc L5-S1."""
-    grid = exam.axial[0].stack.geometry
-    middle = grid.to_lps([1, *((n - 1) / 2 for n in grid.shape)])
-    back = np.array([0.0, 1.0, 0.0])
-    half = (grid.shape[1] - 1) / 2 * grid.spacing_mm[1] * grid.row_dir + (grid.shape[0] - 1) / 2 * grid.spacing_mm[0] * back
-    steps = np.arange(-1, 2)[:, None] * np.array([0.0, 0.0, 4.4])
-    straight = replace(grid, position_mm=middle - half + steps, col_dir=back)
-    return replace(exam, axial=(_axial(exam.subject, 0, straight), *exam.axial[1:]))
-
-
-def _other_frame(exam: Exam) -> Exam:
-    last = exam.axial[2]
-    moved = replace(last, stack=replace(last.stack, frame_of_reference_id="another"))
-    return replace(exam, axial=(*exam.axial[:2], moved, *exam.axial[3:]))
-
-
-CASES: Final[Mapping[str, Case]] = {
-    "no_vertebrae": Case("no body in the masks", _no_bodies),
-    "no_discs": Case("no disc in the masks", _no_discs),
-    "levels_undecided": Case("the picture ends above the sacrum", _without_sacrum),
-    "levels_low_confidence": Case("the upper part of S1 is called a lumbar body", _half_sacrum),
-    "lumbar_variant": Case("a subject with a lumbarised S1", _lumbarised),
-    "count_mismatch": Case("the disc L3-L4 is missing from the masks", _disc_gone),
-    "touches_border": Case("the picture begins in the middle of L1", _through_top),
-    "outermost_slice": Case("seven slices, narrower than the vertebrae", _few_slices),
-    "implausible_disc_height": Case("three pixels less of the disc L3-L4 above and below", _thin_disc),
-    "implausible_body_size": Case("only the front of L3 is in the masks", _half_body),
-    "implausible_spacing": Case("L2 is missing from the masks", _body_gone),
-    "implausible_csa": Case("the left psoas is drawn far too large", _huge_psoas, "axial"),
-    "side_asymmetry": Case("the left psoas is drawn too small", _small_psoas, "axial"),
-    "sides_conflict": Case("left and right of the masks are exchanged", _swapped_sides, "axial"),
-    "muscle_missing": Case("no right multifidus in the masks", _no_multifidus, "axial"),
-    "no_slice_at_level": Case("no axial slices at the disc L3-L4", _no_slices, "planes"),
-    "oblique_slice": Case("slices across the table at the disc L5-S1", _straight_slices, "planes"),
-    "different_frame": Case("the slices at L3-L4 have a frame of reference of their own", _other_frame, "planes"),
-    "components_removed": Case("a false body in front of the spine", _blob),
-    "network_uncertain": Case("the network reports 0.62 bit for its discs", _unsure),
-    "network_misfit": Case("pixels of 4 mm", _coarse),
-}
-"""Code -> case."""
-
-
-def spoilt(code: str) -> Spoilt:
-    """Make the fault of a code and measure the exam."""
-    made = CASES[code].spoil(sound_exam())
-    return made if isinstance(made, Spoilt) else Spoilt(made, made.measured())
-
-
-# -- drawing -----------------------------------------------------------------------------------------------------------
+from cohort.stacks import LabelledStack
+from cohort.terms import MUSCLE_LABELS
+from pipelines.anatomy_panels import draw_muscles, draw_spine, spine_sheet
+from pipelines.flag_cases import CASES, FRAME, LEVELS, Case, Spoilt, spoilt
+from pipelines.real_scans import Report
+
+INCHES: Final = {"sagittal": (3.3, 5.2), "planes": (3.3, 5.2), "axial": (4.2, 3.9)}
+CAPTION_INCHES: Final = 0.95
+GREYS: Final = 96
+SHADES: Final = (1.0, 0.75, 0.5, 0.3)
+"""Of each line's colour, for its soft edges."""
+LINES: Final = (*BODY_COLOURS, DISC_COLOUR, FLAGGED_COLOUR, *MUSCLE_COLOURS.values())
 
 
 def write_gallery(folder: Path, report: Report) -> None:
-    """Draw `<code>.png` for every code of `CASES`."""
+    """Draw `<code>.png` for every code of `CASES`, and write `README.md`, which explains them."""
     folder.mkdir(parents=True, exist_ok=True)
     for code in CASES:
         (folder / f"{code}.png").write_bytes(_png(draw_case(code, spoilt(code))))
+    (folder / "README.md").write_text(gallery_page())
     report(f"{len(CASES)} flags drawn")
+
+
+def gallery_page() -> str:
+    """Every flag with its meaning, its limits and its picture, as Markdown."""
+    return "\n\n".join([_INTRODUCTION, *(_section(code) for code in CASES)]) + "\n"
+
+
+_INTRODUCTION: Final = """# Flags of the measurements
+
+Written by `cohort validate anatomy --pictures docs`. Each picture is a phantom exam with a fault made on purpose that
+raises the flag. Solid outlines are vertebral bodies, dashed ones discs, both in the colours of the review pages; S1 is
+dotted; thin white rectangles are those that disc heights (mm) are sides of; white lines the superior endplates, thick
+those of L1 and S1; the structures that raised the flag are yellow. Dotted white outlines are in the masks, but were not
+measured (S2 always). Muscles carry the side that the masks claim and their area in cm2; R and L are the patient's
+right and left by geometry."""
+
+
+def _section(code: str) -> str:
+    limits = [
+        f"- {name.replace('_', ' ')}: flagged outside {_range(limit.expected)}, refused outside "
+        f"{_range(limit.possible)} ({limit.source.rstrip('.')})"
+        for name, limit in LIMITS.items()
+        if limit.reason == code
+    ]
+    volume = ["Concerns only the volume of the structure: its row keeps status ok."] if code in VOLUME_ONLY else []
+    shown = f"![{code}]({code}.png)\n\nShown: {CASES[code].fault}."
+    parts = [f"## `{code}`", REASONS[code], *volume, *(["\n".join(limits)] if limits else []), shown]
+    return "\n\n".join(parts)
+
+
+def _range(limits: tuple[float, float]) -> str:
+    return f"{limits[0]:g} to {limits[1]:g}"
 
 
 def draw_case(code: str, made: Spoilt) -> Figure:
@@ -364,11 +87,13 @@ def draw_case(code: str, made: Spoilt) -> Figure:
     if not raised:
         raise ValueError(f"the case of {code} raises {sorted({row.reason for row in made.found.quality})}")
     case = CASES[code]
-    figure = Figure(figsize=INCHES, dpi=100, facecolor="black")
-    caption = "\n".join([folded(f"made on purpose: {case.fault}", width=58), _values(raised)])
-    figure.text(0.02, 0.985, code, color="white", fontsize=10, weight="bold", va="top")
-    figure.text(0.02, 0.935, caption, color="white", fontsize=7.5, va="top", linespacing=1.2)
-    panel = figure.add_axes((0.01, 0.01, 0.98, 0.80))
+    width, height = INCHES[case.view]
+    figure = Figure(figsize=(width, height), dpi=100, facecolor="black")
+    letters = int(width * 14)
+    caption = "\n".join([folded(f"made on purpose: {case.fault}", width=letters), _values(raised)])
+    figure.text(0.02, 1 - 0.06 / height, code, color="white", fontsize=10, weight="bold", va="top")
+    figure.text(0.02, 1 - 0.27 / height, caption, color="white", fontsize=7.5, va="top", linespacing=1.2)
+    panel = figure.add_axes((0.01, 0.01, 0.98, 0.98 - CAPTION_INCHES / height))
     _draw(panel, case, made, raised)
     return figure
 
@@ -387,14 +112,20 @@ def _draw(panel: Any, case: Case, made: Spoilt, raised: Sequence[QualityRow]) ->
     marked = [row.structure for row in raised if row.structure]
     if case.view == "axial":
         stack, k = _axial_slice(made.found, marked)
-        names = [" ".join(one.split()[:2]) for one in marked]
+        sides = {f"{muscle} {side}" for muscle, side in MUSCLE_LABELS}
+        # "psoas left L3-L4" is one side of a muscle, "psoas L3-L4" both
+        names = {one for one in sides for flag in marked if flag.startswith((one, one.split()[0] + " L"))}
         draw_muscles(panel, stack, k, made.found, marked=names)
         return
     sheet = spine_sheet(made.exam.sagittal, made.found)
     draw_spine(panel, sheet, sheet.plane(sheet.view.image), made.found, marked=marked)
-    window = sheet.window()
-    for name in ("vertebral_body", "disc"):
-        contour(panel, sheet.labels(name) > 0, "white", window, width=0.5)
+    if made.found.sagittal is not None:
+        kept = replace(sheet, view=View(made.found.sagittal, "sagittal"))
+        for name, instances in (("vertebral_body", "body_instances"), ("disc", "disc_instances")):
+            gone = (sheet.labels(name) > 0) & (kept.labels(instances) == 0)
+            contour(
+                panel, ndimage.binary_opening(gone, iterations=2), "white", sheet.window(), style="dotted", width=1.6
+            )
     if case.view == "planes":
         _planes(panel, sheet.view, made)
 
@@ -419,9 +150,18 @@ def _planes(panel: Any, view: View, made: Spoilt) -> None:
 
 
 def _png(figure: Figure) -> bytes:
-    """Encode with a palette."""
+    """Encode with a palette of greys and of the lines' colours."""
     stream = BytesIO()
     FigureCanvasAgg(figure).print_png(stream)
     small = BytesIO()
-    Image.open(stream).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
+    image = Image.open(stream).convert("RGB").quantize(palette=_palette(), dither=Image.Dither.NONE)
+    image.save(small, "PNG", optimize=True)
     return small.getvalue()
+
+
+def _palette() -> Image.Image:
+    greys = np.repeat(np.linspace(0, 255, GREYS)[:, None], 3, axis=1)
+    lines = np.array([np.array(to_rgb(colour)) * shade * 255 for colour in dict.fromkeys(LINES) for shade in SHADES])
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(np.concatenate([greys, lines]).round().astype(np.uint8).ravel().tolist())
+    return palette

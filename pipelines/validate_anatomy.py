@@ -339,7 +339,9 @@ def human_spine(folder: Path) -> tuple[LabelledStack, Labels]:
 
 def _caudal_first_ids(human: Labels) -> list[int]:
     """Values of bodies [slice, row, column] in a stack with its head up, from caudal to cranial."""
-    return sorted((int(body) for body in np.unique(human) if body), key=lambda body: -np.nonzero(human == body)[1].mean())
+    return sorted(
+        (int(body) for body in np.unique(human) if body), key=lambda body: -np.nonzero(human == body)[1].mean()
+    )
 
 
 def real_exam_bodies(folder: Path) -> int:

@@ -205,7 +205,9 @@ def contour(
     part = mask[top : bottom + 1, left : right + 1]
     if part.any():
         rows, columns = np.arange(top, bottom + 1), np.arange(left, right + 1)
-        panel.contour(columns, rows, part.astype(float), levels=[0.5], colors=[colour], linewidths=width, linestyles=style)
+        panel.contour(
+            columns, rows, part.astype(float), levels=[0.5], colors=[colour], linewidths=width, linestyles=style
+        )
 
 
 def _name_bodies(panel: Any, view: View, vertebrae: Sequence[VertebraRow], window: Window) -> None:
