@@ -26,7 +26,8 @@ from models.phantom.exam import plan_anatomy
 from models.phantom.pathology import KINDS, Finding
 from models.phantom.sampling import cut, draw_subject
 from models.phantom.study import StudyExam, study_plan
-from models.phantom.truth import TrueStructure
+from models.phantom.study_masks import draw_exam
+from models.phantom.truth import TrueStructure, Truth
 from pipelines.anatomy_panels import (
     MUSCLE_STYLES,
     Picture,
@@ -37,11 +38,11 @@ from pipelines.anatomy_panels import (
     spine_sheet,
     t1_pictures,
 )
-from pipelines.anatomy_score import ShownExam, show_exam
+from pipelines.anatomy_score import ScoredExam, score_drawn, study_stacks
 from pipelines.flag_gallery import write_gallery
+from pipelines.human_masks import real_exam_bodies, real_exam_muscles
 from pipelines.overlay_pages import BURIAN, DPI, ZUKIC, jpeg
 from pipelines.real_scans import Networks, Report, read_headers, stack_of
-from pipelines.validate_anatomy import OUTCOMES, human_spine
 
 SEED: Final = 1
 """Of the study that the cases are taken from: not the one whose figures are reported."""
@@ -111,23 +112,26 @@ def write_case_pages(folder: Path, report: Report, *, processes: int = 2) -> Non
 def study_card(number: int, degraded: bool) -> Card:
     """Measure an exam of the study, and picture it as its subject would be acquired."""
     exam = study_plan(LAST + 1, seed=SEED)[number]
-    shown = show_exam(exam, degraded=degraded)
-    found = shown.found
+    drawn = draw_exam(exam)
+    found = measure_exam("study", *study_stacks(drawn, drawn.degraded if degraded else drawn.true_masks))
+    scored = score_drawn(drawn)[int(degraded)]
     subject = draw_subject(plan_anatomy(exam.plan))
     sheet = spine_sheet(found.sagittal, found) if found.sagittal is not None else None
     axial = None
     if chosen := _axial_slice(found):
         stack, k = chosen
-        view = stack.stack.geometry
-        axial = AxialView(stack, k, t1_pictures(subject, [cut(subject, view, k)], exam.plan.seed)[0])
+        view = View(stack, "axial")
+        axial = AxialView(
+            stack, k, t1_pictures(subject, [cut(subject, view.geometry, view.native(k))], exam.plan.seed)[0]
+        )
     return Card(
         title=f"{exam.stratum}, {'degraded' if degraded else 'true'} masks (exam {number})",
-        lines=tuple(_lines(exam, shown, degraded=degraded)),
+        lines=tuple(_lines(exam, scored, drawn.truth, found)),
         found=found,
         sheet=sheet,
         picture=phantom_sheet(subject, sheet, exam.plan.seed) if sheet else None,
         axial=axial,
-        true=(*shown.truth.bodies, *shown.truth.discs),
+        true=(*drawn.truth.bodies, *drawn.truth.discs),
     )
 
 
@@ -140,27 +144,29 @@ def _axial_slice(found: Measurements) -> tuple[LabelledStack, int] | None:
     return next(stack for stack in found.axial if stack.stack.index == index), k
 
 
-def _lines(exam: StudyExam, shown: ShownExam, *, degraded: bool) -> list[str]:
-    scored, grid = shown.scored, exam.acquisition
+def _lines(exam: StudyExam, scored: ScoredExam, truth: Truth, found: Measurements) -> list[str]:
+    grid = exam.acquisition
+    missing = f", {len(grid.missing)} missing" if grid.missing else ""
     findings = [_finding(one) for one in plan_anatomy(exam.plan).findings]
     outcomes = Counter(one.outcome for one in scored.named)
-    heights = [abs(one.height_error_mm) for one in scored.structures if one.height_error_mm is not None]
-    names = ", ".join(f"{outcomes[one]} {one}" for one in OUTCOMES if outcomes[one])
+    heights = [abs(one.errors["height_mm"]) for one in scored.structures if "height_mm" in one.errors]
     wrong = sum(one.wrong_confident for one in scored.named)
     overlap = ", ".join(f"{what.replace('_', ' ')} {value:.2f}" for what, value in scored.dice.items())
+    lordosis = scored.curvature_errors.get("lordosis_l1_s1_deg")
     return [
         f"pixels {grid.pixel_mm[0]:.2f} x {grid.pixel_mm[1]:.2f} mm, {grid.n_slices - len(grid.missing)} slices "
-        f"every {grid.gap_mm:.1f} mm" + (f", {len(grid.missing)} missing" if grid.missing else ""),
+        f"every {grid.gap_mm:.1f} mm{missing}",
         *([f"subject: {'; '.join(findings)}"] if findings else []),
-        *([f"faults: {', '.join(scored.faults) or 'edges only'}; Dice {overlap}"] if degraded else []),
-        f"names: {names}"
+        *([f"faults: {', '.join(scored.faults) or 'edges only'}"] if scored.dice["disc"] < 1 else []),
+        f"Dice: {overlap}",
+        f"names: {', '.join(f'{n} {outcome}' for outcome, n in outcomes.items())}"
         + (f"; {wrong} wrong with confidence" if wrong else "")
-        + (f"; {scored.extra} rows that are nothing" if scored.extra else ""),
+        + (f"; rows that are nothing: {scored.extra}" if scored.extra else ""),
         f"disc height off by {np.mean(heights):.2f} mm, at most {max(heights):.2f}" if heights else "no disc height",
         "no lordosis"
-        if scored.lordosis_error_deg is None
-        else f"lordosis L1-S1 off by {scored.lordosis_error_deg:+.1f} of {shown.truth.lordosis_l1_s1_deg:.0f} degrees",
-        _flags(shown.found),
+        if lordosis is None
+        else f"lordosis L1-S1 off by {lordosis:+.1f} of {truth.curvature['lordosis_l1_s1_deg']:.0f} degrees",
+        _flags(found),
     ]
 
 
@@ -192,8 +198,8 @@ def write_real_page(folder: Path, data: Path) -> None:
 
 
 def human_card(folder: Path) -> Card:
-    """The real exam, measured on the bodies that a human drew."""
-    return _real_card("real exam, bodies as a human drew them", human_spine(folder)[0], [])
+    """The real exam, measured on the bodies and back muscles that humans drew."""
+    return _real_card("real exam, outlines of humans", real_exam_bodies(folder)[0], [real_exam_muscles(folder)])
 
 
 def network_card(folder: Path, networks: Networks) -> Card:
@@ -260,11 +266,11 @@ def _card(figure: Figure, card: Card, corner: tuple[float, float], size: tuple[f
         panel = figure.add_axes((left + 0.01 * width, bottom, PICTURE_SHARE * width * 0.97, 0.98 * height))
         draw_spine(panel, card.sheet, card.picture, card.found, true=card.true)
         panel.set_anchor("NW")
-    figure.text(
-        middle, bottom + 0.98 * height, folded(card.title, width=36), color="white", fontsize=9, va="top", weight="bold"
-    )
+    title = folded(card.title, width=36)
+    figure.text(middle, bottom + 0.98 * height, title, color="white", fontsize=9, va="top", weight="bold")
+    below = bottom + (0.94 - 0.035 * title.count("\n")) * height
     lines = "\n".join(folded(line, width=TEXT_WIDTH, lines=9) for line in card.lines)
-    figure.text(middle, bottom + 0.89 * height, lines, color="white", fontsize=TEXT_POINTS, va="top", linespacing=1.25)
+    figure.text(middle, below, lines, color="white", fontsize=TEXT_POINTS, va="top", linespacing=1.25)
     if card.axial is not None:
         axes = (middle, bottom + 0.01 * height, (0.98 - PICTURE_SHARE) * width * 0.97, 0.42 * height)
         axial = card.axial

@@ -16,7 +16,6 @@ from matplotlib.patheffects import withStroke
 
 from cohort.anatomy.measure import Measurements
 from cohort.anatomy.orientation import cropped
-from cohort.geometry import StackGeometry
 from cohort.review.overlay import (
     BODY_COLOURS,
     DISC_COLOUR,
@@ -42,6 +41,8 @@ MUSCLE_STYLES: Final = {"multifidus": "solid", "erector_spinae": "dashed", "psoa
                         "quadratus_lumborum": "dashdot"}  # fmt: skip
 WRONG_COLOUR: Final = "#ff5a4f"
 STROKE: Final = (withStroke(linewidth=1.8, foreground="black"),)
+LETTERS_MM: Final = 28.0
+"""Room for a height behind a disc."""
 STRAIGHT_SLICES: Final = 1.5
 SAME_PLACE_MM: Final = 15.0
 """A row belongs to the true structure whose centroid is nearest, and nearer than half a vertebra with its disc."""
@@ -75,7 +76,7 @@ def spine_sheet(sagittal: LabelledStack, measured: Measurements) -> Sheet:
     """The sheet through vertebrae and discs; one slice where they lie within a slice of it, or none were found."""
     view = View(sagittal, "sagittal")
     rows = np.arange(view.geometry.shape[0])
-    found = [*measured.vertebrae, *measured.discs]
+    found: list[VertebraRow | DiscRow] = [*measured.vertebrae, *measured.discs]
     if not found:
         return Sheet(view, np.full(len(rows), view.geometry.n_slices // 2))
     index = view.geometry.to_index(np.array([[one.x_mm, one.y_mm, one.z_mm] for one in found]))
@@ -115,7 +116,7 @@ def draw_spine(
     for i, row in enumerate(measured.discs):
         _disc(panel, sheet, row, measured.disc_rectangles_mm.get(i), _at(row, true), window, size)
     for body in measured.vertebrae:
-        _name(panel, sheet, body, _at(body, true), window, size)
+        _name(panel, sheet, body, _is(body, true) if true else None, window, size)
     _keep(panel, window)
 
 
@@ -151,14 +152,20 @@ def _at(row: VertebraRow | DiscRow, true: Sequence[TrueStructure]) -> TrueStruct
     return distance[nearest] if nearest < SAME_PLACE_MM else None
 
 
-def _name(panel: Any, sheet: Sheet, row: VertebraRow, true: TrueStructure | None, window: Window, size: float) -> None:
+def _is(row: VertebraRow, true: Sequence[TrueStructure]) -> str:
+    """True name of what a row was measured on."""
+    found = _at(row, true)
+    return found.name if found else "nothing"
+
+
+def _name(panel: Any, sheet: Sheet, row: VertebraRow, true: str | None, window: Window, size: float) -> None:
     _, down, across = sheet.view.geometry.to_index([row.x_mm, row.y_mm, row.z_mm])
     if not inside(down, across, window):
         return
-    wrong = row.level is not None and true is not None and row.level != true.name
+    wrong = row.level is not None and true is not None and row.level != true
     text = f"{row.level} {row.level_confidence:.2f}" if row.level else f"({row.ordinal})"
     colour = WRONG_COLOUR if wrong else "white" if row.status == "ok" else FLAGGED_COLOUR
-    text = f"{text}\nis {true.name}" if wrong and true is not None else text
+    text = f"{text}\nis {true}" if wrong else text
     _text(panel, across, down, text, size, color=colour, ha="center", va="center", weight="bold")
 
 
@@ -177,11 +184,14 @@ def _disc(
     panel.plot(closed[:, 2], closed[:, 1], color="white", linewidth=0.7)
     if row.height_mm is None:
         return
-    error = "" if true is None or true.height_mm is None else f" ({row.height_mm - true.height_mm:+.1f})"
+    error = "" if true is None else f" ({row.height_mm - true.numbers['height_mm']:+.1f})"
     behind = closed[np.argmax(closed[:, 2])]
-    at = min(behind[2] + 3 / sheet.view.geometry.spacing_mm[1], window[3])
+    millimetre = 1 / sheet.view.geometry.spacing_mm[1]
+    at, side = behind[2] + 3 * millimetre, "left"
+    if at + LETTERS_MM * millimetre > window[3]:
+        at, side = window[3] - millimetre, "right"
     colour = "white" if row.status == "ok" else FLAGGED_COLOUR
-    _text(panel, at, behind[1], f"{row.height_mm:.1f}{error}", size - 0.5, color=colour, va="center")
+    _text(panel, at, behind[1], f"{row.height_mm:.1f}{error}", size - 0.5, color=colour, va="center", ha=side)
 
 
 def draw_muscles(
@@ -192,6 +202,7 @@ def draw_muscles(
     *,
     picture: Picture | None = None,
     marked: Collection[str] = (),
+    sides: bool = False,
 ) -> None:
     """Draw outlines and areas of the muscles of one axial slice.
 
@@ -201,6 +212,7 @@ def draw_muscles(
     k : stored slice
     picture : [row, column] of the slice in standing order; without it, that of the stack
     marked : as "psoas left"
+    sides : write the side that the masks claim before the area, too
     """
     view = View(axial, "axial")
     at = view.native(k)  # reversing the order is its own inverse
@@ -215,16 +227,8 @@ def draw_muscles(
         if (row.stack, row.slice) == (axial.stack.index, k) and row.csa_cm2 is not None:
             _, down, across = view.geometry.to_index([row.x_mm, row.y_mm, row.z_mm])
             colour = "white" if row.status == "ok" else FLAGGED_COLOUR
-            _text(
-                panel,
-                across,
-                down,
-                f"{row.side[0].upper()} {row.csa_cm2:.1f}",
-                7,
-                color=colour,
-                ha="center",
-                va="center",
-            )
+            text = f"{row.side[0].upper() if sides else ''} {row.csa_cm2:.1f}".strip()
+            _text(panel, across, down, text, 7, color=colour, ha="center", va="center")
     for place, letter in ((0.03, "R"), (0.97, "L")):
         panel.text(place, 0.5, letter, transform=panel.transAxes, color="white", ha="center", path_effects=STROKE)
     _keep(panel, window)
@@ -263,14 +267,7 @@ def phantom_sheet(subject: Subject, sheet: Sheet, seed: int) -> Picture:
         disc=np.concatenate([one.disc for one in parts]),
         muscle=np.concatenate([one.muscle for one in parts]),
     )
-    return t1_pictures(subject, [joined], seed)[0]
-
-
-def phantom_stack(subject: Subject, geometry: StackGeometry, seed: int, slices: Sequence[int]) -> Picture:
-    """[slice, row, column] T1 pictures of a subject; slices that are not asked for stay black."""
-    image = np.zeros((geometry.n_slices, *geometry.shape), np.uint16)
-    image[list(slices)] = t1_pictures(subject, [cut(subject, geometry, k) for k in slices], seed)
-    return image
+    return np.asarray(t1_pictures(subject, [joined], seed)[0])
 
 
 def t1_pictures(

@@ -4,42 +4,33 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Final, Literal
 
 import numpy as np
 
 from cohort.agreement.overlap import dice
 from cohort.anatomy.measure import Measurements, measure_exam
+from cohort.anatomy.sides import split_sides
 from cohort.anatomy.spine import measure_spine
 from cohort.geometry import StackGeometry
 from cohort.rows import DiscRow, VertebraRow
 from cohort.stacks import ImageStack, LabelledStack, Labels, Plane
-from cohort.terms import SACRAL_BODY, VERTEBRAL_BODY
-from models.phantom.degrade import SpineMasks, degrade_muscles, degrade_spine
-from models.phantom.exam import plan_anatomy
-from models.phantom.sampling import Subject, draw_subject
-from models.phantom.study import StudyExam, axial_grids, sagittal_grid
-from models.phantom.truth import (
-    TrueStructure,
-    Truth,
-    column_stack,
-    column_truth,
-    csa_cm2,
-    muscle_stack,
-    sacral_values,
-)
+from models.phantom.study import StudyExam
+from models.phantom.study_masks import DrawnExam, StudyMasks, draw_exam
+from models.phantom.truth import TrueStructure
 
-MIN_OVERLAP = 0.2
+MIN_OVERLAP: Final = 0.2
 """Share of a row's voxels that must lie in a true structure for the row to be its."""
-NAMED_IN_VIEW = 0.5
-WHOLE_IN_VIEW = 0.99
-"""Structures seen less than this have no true centroid in the stack, or no true height in the picture."""
-CONFIDENT = 0.7
+NAMED_IN_VIEW: Final = 0.5
+WHOLE_IN_VIEW: Final = 0.99
+"""Structures seen less than this have no true centroid or volume in the stack, or no true shape in the picture."""
+CONFIDENT: Final = 0.7
 """Names from this confidence up count as confident; below it `cohort.anatomy.levels` flags the exam."""
-CSA_SLICES = 3
-"""Axial slices of an exam whose true areas are counted."""
+SLICE_TOLERANCE_MM: Final = 0.5
+"""A slice so much farther from a disc than the best one is as good: about the error of the disc's centroid."""
 
+Kind = Literal["vertebra", "disc"]
 Outcome = Literal["right", "refused", "wrong", "missed"]
 
 
@@ -47,7 +38,7 @@ Outcome = Literal["right", "refused", "wrong", "missed"]
 class ScoredStructure:
     """A true vertebra or disc, and what was measured of it."""
 
-    kind: Literal["vertebra", "disc"]
+    kind: Kind
     name: str
     counted_name: str
     in_view: float
@@ -55,8 +46,8 @@ class ScoredStructure:
     answer: str | None = None
     confidence: float = 0.0
     centroid_error_mm: float | None = None
-    height_error_mm: float | None = None
-    """Measured less true."""
+    errors: Mapping[str, float] = field(default_factory=dict)
+    """Column -> measured less true; of `volume_cm3` in per cent."""
 
     @property
     def outcome(self) -> Outcome:
@@ -83,6 +74,16 @@ class ScoredArea:
 
 
 @dataclass(frozen=True)
+class ScoredLevel:
+    """The axial slice that was chosen for the muscles at a disc."""
+
+    right_slice: bool
+    """As near to the disc's true centroid as any, or within half a slice distance of it."""
+    angle_error_deg: float
+    """Angle between slice and disc, measured less true."""
+
+
+@dataclass(frozen=True)
 class ScoredExam:
     """One exam measured on one kind of masks."""
 
@@ -95,9 +96,12 @@ class ScoredExam:
     structures: tuple[ScoredStructure, ...]
     extra: int
     """Rows that are no true structure, or a second part of one."""
-    lordosis_error_deg: float | None
-    slope_error_deg: float | None
+    curvature_errors: Mapping[str, float]
+    """Column of `CurvatureRow` -> measured less true."""
     areas: tuple[ScoredArea, ...]
+    levels: tuple[ScoredLevel, ...]
+    sides: tuple[int, int]
+    """Muscles on slices that lie on the right, and on the wrong side."""
     flags: tuple[str, ...]
     seconds: Mapping[str, float]
     """Processor time of measuring: the whole exam, and `spine` alone."""
@@ -112,83 +116,29 @@ class ScoredExam:
         return all(one.outcome == "right" for one in self.named)
 
 
-@dataclass(frozen=True, eq=False)
-class _Drawn:
-    """A study exam with everything that scoring needs, in standing order."""
-
-    exam: StudyExam
-    grid: StackGeometry
-    bodies: Labels
-    discs: Labels
-    truth: Truth
-    true_masks: SpineMasks
-    degraded: SpineMasks
-    axial: tuple[StackGeometry, ...]
-    muscles: tuple[Labels, ...]
-    areas: Mapping[tuple[int, int], Mapping[tuple[str, str], float]]
-    """(stack, slice) -> (muscle, side) -> cm2."""
-
-
-@dataclass(frozen=True, eq=False)
-class ShownExam:
-    """An exam of the study to be looked at: what is true, what was measured, and how they compare."""
-
-    truth: Truth
-    found: Measurements
-    scored: ScoredExam
-
-
 def score_exam(exam: StudyExam) -> tuple[ScoredExam, ScoredExam]:
     """Draw one exam of the study and score it on true and on degraded masks."""
-    drawn = _draw(exam)
-    return _scored(drawn, drawn.true_masks, drawn.muscles), _scored(drawn, drawn.degraded, _degraded_muscles(drawn))
+    return score_drawn(draw_exam(exam))
 
 
-def show_exam(exam: StudyExam, *, degraded: bool) -> ShownExam:
-    """Draw one exam of the study and measure it as `score_exam` does, on true or on degraded masks."""
-    drawn = _draw(exam)
-    masks, muscles = (drawn.degraded, _degraded_muscles(drawn)) if degraded else (drawn.true_masks, drawn.muscles)
-    found, seconds = _measured(drawn, masks, muscles)
-    return ShownExam(drawn.truth, found, _compared(drawn, masks, muscles, found, seconds))
+def score_drawn(drawn: DrawnExam) -> tuple[ScoredExam, ScoredExam]:
+    """Score an exam that is drawn already."""
+    return _scored(drawn, drawn.true_masks), _scored(drawn, drawn.degraded)
 
 
-def _degraded_muscles(drawn: _Drawn) -> tuple[Labels, ...]:
-    return tuple(
-        degrade_muscles(muscles, grid, seed=[drawn.exam.plan.seed, 31, k])
-        for k, (muscles, grid) in enumerate(zip(drawn.muscles, drawn.axial, strict=True))
-    )
+def study_stacks(drawn: DrawnExam, masks: StudyMasks) -> tuple[LabelledStack, list[LabelledStack]]:
+    """The sagittal stack and the axial ones, as a run would pass them to `measure_exam`.
 
-
-def _draw(exam: StudyExam) -> _Drawn:
-    anatomy = plan_anatomy(exam.plan)
-    grid = sagittal_grid(anatomy, exam.acquisition)
-    bodies, discs = column_stack(anatomy, grid)
-    sacral = sacral_values(anatomy)
-    true_bodies = np.where(bodies > 0, np.where(sacral[bodies], SACRAL_BODY, VERTEBRAL_BODY), 0).astype(np.uint8)
-    axial = axial_grids(anatomy, exam.plan)
-    subject = draw_subject(anatomy) if axial else None
-    muscles = tuple(muscle_stack(subject, one) for one in axial) if subject else ()
-    return _Drawn(
-        exam=exam,
-        grid=grid,
-        bodies=bodies,
-        discs=discs,
-        truth=column_truth(anatomy, grid),
-        true_masks=SpineMasks(true_bodies, (discs > 0).astype(np.uint8)),
-        degraded=degrade_spine(bodies, discs, sacral, grid, seed=[exam.plan.seed, 30]),
-        axial=axial,
-        muscles=muscles,
-        areas=_true_areas(subject, axial, muscles) if subject else {},
-    )
-
-
-def _true_areas(
-    subject: Subject, axial: Sequence[StackGeometry], muscles: Sequence[Labels]
-) -> dict[tuple[int, int], Mapping[tuple[str, str], float]]:
-    """On slices spread evenly over all stacks."""
-    places = [(stack, k) for stack, grid in enumerate(axial) for k in range(grid.n_slices)]
-    chosen = np.linspace(0, len(places) - 1, CSA_SLICES + 2)[1:-1].round().astype(int)
-    return {places[i]: csa_cm2(subject, axial[places[i][0]], muscles[places[i][0]], places[i][1]) for i in chosen}
+    Axes are in the order that the exam stores. Sides of muscles are found from their classes, as after the network.
+    """
+    order, axial_order = drawn.exam.acquisition.order, drawn.exam.acquisition.axial_order
+    spine = {"vertebral_body": order.apply(masks.spine.bodies), "disc": order.apply(masks.spine.discs)}
+    axial = []
+    for k, (muscles, grid) in enumerate(zip(masks.muscles, drawn.axial, strict=True)):
+        stored, geometry = axial_order.apply(muscles), axial_order.geometry(grid)
+        sides = split_sides(np.asarray((stored + 1) // 2, dtype=np.uint8), geometry)
+        axial.append(_stack("axial", k, {"muscle": sides}, geometry))
+    return _stack("sagittal", 0, spine, order.geometry(drawn.sagittal)), axial
 
 
 def _stack(plane: Plane, index: int, labels: Mapping[str, Labels], geometry: StackGeometry) -> LabelledStack:
@@ -197,84 +147,67 @@ def _stack(plane: Plane, index: int, labels: Mapping[str, Labels], geometry: Sta
     return LabelledStack(ImageStack(plane, index, image, geometry, "phantom"), labels, {})
 
 
-def _scored(drawn: _Drawn, masks: SpineMasks, muscles: Sequence[Labels]) -> ScoredExam:
-    return _compared(drawn, masks, muscles, *_measured(drawn, masks, muscles))
+def _measured(sagittal: LabelledStack, axial: Sequence[LabelledStack]) -> Measurements:
+    """What is told of an exam besides its masks is told here."""
+    return measure_exam("study", sagittal, axial)
 
 
-def _measured(drawn: _Drawn, masks: SpineMasks, muscles: Sequence[Labels]) -> tuple[Measurements, Mapping[str, float]]:
-    """What is measured, and the processor time of it: the whole exam, and `spine` alone."""
-    order = drawn.exam.acquisition.order
-    labels = {"vertebral_body": order.apply(masks.bodies), "disc": order.apply(masks.discs)}
-    sagittal = _stack("sagittal", 0, labels, order.geometry(drawn.grid))
-    axial = [
-        _stack("axial", k, {"muscle": one}, grid)
-        for k, (one, grid) in enumerate(zip(muscles, drawn.axial, strict=True))
-    ]
+def _scored(drawn: DrawnExam, masks: StudyMasks) -> ScoredExam:
+    sagittal, axial = study_stacks(drawn, masks)
     started = time.process_time()
-    found = measure_exam("study", sagittal, axial)
+    found = _measured(sagittal, axial)
     whole = time.process_time() - started
     started = time.process_time()
     measure_spine("study", sagittal)
-    return found, {"exam": whole, "spine": time.process_time() - started}
-
-
-def _compared(
-    drawn: _Drawn,
-    masks: SpineMasks,
-    muscles: Sequence[Labels],
-    found: Measurements,
-    seconds: Mapping[str, float],
-) -> ScoredExam:
-    vertebrae, extra_vertebrae = _matched(drawn, found, "vertebra")
-    discs, extra_discs = _matched(drawn, found, "disc")
-    curve = found.curvature
+    spine = time.process_time() - started
+    vertebra_owner, disc_owner = (_owners_of(drawn, found, kind) for kind in ("vertebra", "disc"))
     truth = drawn.truth
+    vertebrae = [_structure("vertebra", one, found.vertebrae, vertebra_owner) for one in truth.bodies]
+    discs = [_structure("disc", one, found.discs, disc_owner) for one in truth.discs]
     return ScoredExam(
         number=drawn.exam.number,
         conditions=drawn.exam.conditions,
         complete=truth.complete,
-        faults=masks.faults,
-        dice=_dice(drawn, masks, muscles),
+        faults=masks.spine.faults,
+        dice=_dice(drawn, masks),
         structures=(*vertebrae, *discs),
-        extra=extra_vertebrae + extra_discs,
-        lordosis_error_deg=_less(curve.lordosis_l1_s1_deg if curve else None, truth.lordosis_l1_s1_deg),
-        slope_error_deg=_less(curve.sacral_slope_deg if curve else None, truth.sacral_slope_deg),
+        extra=len(found.vertebrae) + len(found.discs) - sum(one.found for one in (*vertebrae, *discs)),
+        curvature_errors=_errors(found.curvature, truth.curvature) if found.curvature else {},
         areas=tuple(_areas(drawn, found)),
+        levels=tuple(_levels(drawn, found, disc_owner)),
+        sides=_sides(drawn, found),
         flags=tuple(dict.fromkeys(row.reason for row in found.quality)),
-        seconds=seconds,
+        seconds={"exam": whole, "spine": spine},
     )
 
 
-def _less(measured: float | None, true: float | None) -> float | None:
-    return None if measured is None or true is None else measured - true
+def _errors(row: object, true: Mapping[str, float]) -> dict[str, float]:
+    """Measured less true, of what was measured."""
+    pairs = {column: (getattr(row, column), value) for column, value in true.items()}
+    return {column: measured - value for column, (measured, value) in pairs.items() if measured is not None}
 
 
-def _dice(drawn: _Drawn, masks: SpineMasks, muscles: Sequence[Labels]) -> dict[str, float]:
+def _dice(drawn: DrawnExam, masks: StudyMasks) -> dict[str, float]:
+    true = drawn.true_masks
     scores = {
-        "vertebral_body": dice(masks.bodies > 0, drawn.true_masks.bodies > 0),
-        "disc": dice(masks.discs > 0, drawn.true_masks.discs > 0),
+        "vertebral_body": dice(masks.spine.bodies > 0, true.spine.bodies > 0),
+        "disc": dice(masks.spine.discs > 0, true.spine.discs > 0),
     }
-    if muscles:
-        flat = [np.concatenate([one.ravel() for one in part]) for part in (muscles, drawn.muscles)]
+    if masks.muscles:
+        flat = [np.concatenate([one.ravel() for one in part]) for part in (masks.muscles, true.muscles)]
         scores["muscle"] = dice(*(one > 0 for one in flat))
     return scores
 
 
-def _matched(
-    drawn: _Drawn, found: Measurements, kind: Literal["vertebra", "disc"]
-) -> tuple[list[ScoredStructure], int]:
-    """Every true structure with its row, and the number of rows left over."""
-    rows: Sequence[VertebraRow] | Sequence[DiscRow] = found.vertebrae if kind == "vertebra" else found.discs
-    true = drawn.truth.bodies if kind == "vertebra" else drawn.truth.discs
-    owner: dict[int, int] = {}
-    if found.sagittal is not None:
-        name = "body_instances" if kind == "vertebra" else "disc_instances"
-        instances = found.sagittal.labels[name]
-        places = drawn.exam.acquisition.order.apply(drawn.bodies if kind == "vertebra" else drawn.discs)
-        owner = _owners(instances, places, len(rows))
-    return [_structure(kind, one, rows[owner[one.value]] if one.value in owner else None) for one in true], len(
-        rows
-    ) - sum(one.value in owner for one in true)
+def _owners_of(drawn: DrawnExam, found: Measurements, kind: Kind) -> dict[int, int]:
+    """True value -> index of its row."""
+    if found.sagittal is None:
+        return {}
+    name, true, n_rows = {
+        "vertebra": ("body_instances", drawn.bodies, len(found.vertebrae)),
+        "disc": ("disc_instances", drawn.discs, len(found.discs)),
+    }[kind]
+    return _owners(found.sagittal.labels[name], drawn.exam.acquisition.order.apply(true), n_rows)
 
 
 def _owners(instances: Labels, places: Labels, n_rows: int) -> dict[int, int]:
@@ -290,15 +223,19 @@ def _owners(instances: Labels, places: Labels, n_rows: int) -> dict[int, int]:
 
 
 def _structure(
-    kind: Literal["vertebra", "disc"], true: TrueStructure, row: VertebraRow | DiscRow | None
+    kind: Kind, true: TrueStructure, rows: Sequence[VertebraRow] | Sequence[DiscRow], owner: Mapping[int, int]
 ) -> ScoredStructure:
-    if row is None:
+    if true.value not in owner:
         return ScoredStructure(kind, true.name, true.counted_name, true.in_view, found=False)
-    whole = true.in_view >= WHOLE_IN_VIEW
+    row = rows[owner[true.value]]
+    errors = _errors(row, true.numbers)
     off = float(np.linalg.norm(np.array([row.x_mm, row.y_mm, row.z_mm]) - true.centroid_mm))
-    # the height is that of one slice: it needs no more
-    in_picture = true.in_picture >= WHOLE_IN_VIEW
-    height = _less(row.height_mm, true.height_mm) if isinstance(row, DiscRow) and in_picture else None
+    volume = errors.pop("volume_cm3", None)
+    if true.in_picture < WHOLE_IN_VIEW:  # shapes are those of one slice: they need no more
+        errors = {}
+    whole = true.in_view >= WHOLE_IN_VIEW
+    if whole and volume is not None:
+        errors["volume_cm3"] = 100 * volume / true.numbers["volume_cm3"]
     return ScoredStructure(
         kind,
         true.name,
@@ -308,15 +245,50 @@ def _structure(
         answer=row.level,
         confidence=row.level_confidence,
         centroid_error_mm=off if whole else None,
-        height_error_mm=height,
+        errors=errors,
     )
 
 
-def _areas(drawn: _Drawn, found: Measurements) -> list[ScoredArea]:
+def _areas(drawn: DrawnExam, found: Measurements) -> list[ScoredArea]:
+    order = drawn.exam.acquisition.axial_order
     measured = {(row.stack, row.slice, row.muscle, row.side): row.csa_cm2 for row in found.muscles}
     return [
         ScoredArea(muscle, true, None if area is None else 100 * (area - true) / true)
-        for (stack, k), areas in drawn.areas.items()
+        for (stack, k), areas in drawn.areas_cm2.items()
+        for stored in [order.native_slice(k, n_slices=drawn.axial[stack].n_slices)]
         for (muscle, side), true in areas.items()
-        for area in [measured.get((stack, k, muscle, side))]
+        for area in [measured.get((stack, stored, muscle, side))]
     ]
+
+
+def _levels(drawn: DrawnExam, found: Measurements, owner: Mapping[int, int]) -> list[ScoredLevel]:
+    """Every disc whose muscles were measured and that is a true disc."""
+    order = drawn.exam.acquisition.axial_order
+    chosen = {row.level: row for row in found.muscle_levels}
+    levels = []
+    for true in drawn.truth.discs:
+        disc = found.discs[owner[true.value]] if true.value in owner else None
+        row = chosen.get(disc.level or f"disc-{disc.ordinal}") if disc else None
+        if row is not None and true.normal is not None:
+            geometry = drawn.axial[row.stack]
+            k = order.native_slice(row.slice, n_slices=geometry.n_slices)
+            far = [np.abs((true.centroid_mm - one.position_mm) @ one.normal) for one in drawn.axial]
+            best = max(min(one.min() for one in far), abs(geometry.slice_gap_mm) / 2)
+            angle = np.degrees(np.arccos(min(abs(true.normal @ geometry.normal), 1.0)))
+            right = bool(far[row.stack][k] <= best + SLICE_TOLERANCE_MM)
+            levels.append(ScoredLevel(right, row.angle_deg - float(angle)))
+    return levels
+
+
+def _sides(drawn: DrawnExam, found: Measurements) -> tuple[int, int]:
+    """Muscles on slices whose mask has most of its true voxels' side, and those that have most of the other's."""
+    right = wrong = 0
+    for stack, true in zip(found.axial, drawn.true_masks.muscles, strict=True):
+        stored = drawn.exam.acquisition.axial_order.apply(true)
+        for plane, true_plane in zip(stack.labels["muscle"], stored, strict=True):
+            common = np.bincount(plane.ravel().astype(np.int64) * 9 + true_plane.ravel(), minlength=81).reshape(9, 9)
+            for value in range(1, 9):
+                other = value + 1 if value % 2 else value - 1
+                right += int(common[value, value] > common[other, value])
+                wrong += int(common[value, value] < common[other, value])
+    return right, wrong

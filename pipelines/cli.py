@@ -301,7 +301,8 @@ def anatomy(exams: int, data: Path | None, pictures: Path | None, as_json: bool)
 
         write_pictures(pictures, data, report=lambda line: click.echo(line, err=True))
         return
-    from pipelines.validate_anatomy import anatomy_results, anatomy_tables, human_results, score_study
+    from pipelines.human_masks import human_results
+    from pipelines.validate_anatomy import anatomy_results, anatomy_tables, score_study
 
     human = human_results(data) if data else {}
     results = anatomy_results(score_study(exams, lambda line: click.echo(line, err=True)), human)

@@ -34,9 +34,10 @@ from pipelines.real_scans import Networks
 Mask = npt.NDArray[np.bool_]
 FRAME: Final = "phantom"
 SUBJECT: Final = ExamPlan(21, "M", 40, 1.78, 80.0)
+AS_IS: Final = Orientation(False, (False, False, False))
 FIELD: Final = Acquisition(
     pixel_mm=(1.2, 1.2), gap_mm=5.0, thickness_mm=4.0, n_slices=12, tilt_deg=(0.0, 0.0, 0.0), lateral_mm=0.0,
-    top=("T11", 1.6), bottom=("S2", -1.5), missing=(), order=Orientation(False, (False, False, False)),
+    top=("T11", 1.6), bottom=("S2", -1.5), missing=(), order=AS_IS, axial_order=AS_IS,
 )  # fmt: skip
 LEVELS: Final = ("L5-S1", "L4-L5", "L3-L4", "L2-L3", "L1-L2")
 AXIAL_PIXEL_MM: Final = 1.35
@@ -224,7 +225,7 @@ def _body_gone(exam: Exam) -> Exam:
 def _blob(exam: Exam) -> Exam:
     """A false body in front of the spine."""
     labels = exam.body_labels
-    k, row, column = (float(at.mean()) for at in np.nonzero(exam.body("L4")))
+    k, row, column = np.argwhere(exam.body("L4")).mean(axis=0).tolist()
     slices, rows, columns = np.indices(labels.shape, sparse=True)
     inside = ((slices - k) / 3) ** 2 + ((rows - row) / 24) ** 2 + ((columns - column + 38) / 15) ** 2 < 1
     labels[inside] = VERTEBRAL_BODY

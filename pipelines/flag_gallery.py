@@ -115,7 +115,7 @@ def _draw(panel: Any, case: Case, made: Spoilt, raised: Sequence[QualityRow]) ->
         sides = {f"{muscle} {side}" for muscle, side in MUSCLE_LABELS}
         # "psoas left L3-L4" is one side of a muscle, "psoas L3-L4" both
         names = {one for one in sides for flag in marked if flag.startswith((one, one.split()[0] + " L"))}
-        draw_muscles(panel, stack, k, made.found, marked=names)
+        draw_muscles(panel, stack, k, made.found, marked=names, sides=True)
         return
     sheet = spine_sheet(made.exam.sagittal, made.found)
     draw_spine(panel, sheet, sheet.plane(sheet.view.image), made.found, marked=marked)

@@ -25,7 +25,7 @@ from models.phantom.truth import (
     muscle_stack,
     sacral_values,
 )
-from models.phantom.vertebral_column import DISC_INSET_MM, disc_centre, disc_depth
+from models.phantom.vertebral_column import BODY_INSET_MM, DISC_INSET_MM, disc_centre, disc_depth
 
 EXAM = replace(study_plan(1)[0], plan=ExamPlan(77, "F", 40, 1.66, 64.0))
 
@@ -58,7 +58,29 @@ def test_heights_and_centroids_agree_with_a_fine_lattice(anatomy: Anatomy) -> No
         points = (disc_centre(anatomy, disc) + lattice).astype(np.float32)
         centroid = points[disc_depth(anatomy, disc, points)[0] > DISC_INSET_MM].mean(axis=0, dtype=float)
         assert np.linalg.norm(one.centroid_mm - centroid) < 0.1
-        assert one.height_mm == pytest.approx(true_disc_height_mm(exam, disc, centroid), abs=0.15)
+        assert one.numbers["height_mm"] == pytest.approx(true_disc_height_mm(exam, disc, centroid), abs=0.15)
+        inside = np.count_nonzero(disc_depth(anatomy, disc, points)[0] > DISC_INSET_MM)
+        assert one.numbers["volume_cm3"] == pytest.approx(inside * 0.5**3 / 1000, rel=0.03)
+
+
+def test_heights_of_a_disc_are_ordered_as_its_wedge_says(truth: Truth) -> None:
+    for disc in truth.discs:
+        numbers = disc.numbers
+        wedged = numbers["anterior_height_mm"] - numbers["posterior_height_mm"]
+        assert np.sign(wedged) == np.sign(numbers["wedge_deg"]) or abs(wedged) < 0.3
+        assert numbers["height_mm"] >= max(numbers["middle_height_mm"], numbers["posterior_height_mm"]) - 0.2
+        assert disc.normal is not None
+        assert disc.normal[2] > 0.5
+
+
+def test_bodies_above_the_sacrum_are_as_high_as_their_endplates_leave(anatomy: Anatomy, truth: Truth) -> None:
+    for one, body in zip(truth.bodies[1:], anatomy.bodies[anatomy.first_mobile :], strict=False):
+        expected = body.height_mm - sum(body.concavity_mm) - 2 * BODY_INSET_MM
+        assert one.numbers["middle_height_mm"] == pytest.approx(expected, abs=0.3)
+        assert one.numbers["wedge_deg"] == pytest.approx(
+            np.degrees(body.endplate_tilt_rad(-1) - body.endplate_tilt_rad(+1))
+        )
+    assert "wedge_deg" not in truth.bodies[0].numbers
 
 
 def test_endplates_of_an_unrolled_body_tilt_as_the_body_says(anatomy: Anatomy) -> None:
@@ -72,7 +94,9 @@ def test_a_complete_picture_has_every_lumbar_name(truth: Truth) -> None:
     assert names[:7] == ["S1", "L5", "L4", "L3", "L2", "L1", "T12"]
     assert [body.counted_name for body in truth.bodies] == names
     assert truth.complete
-    assert truth.lordosis_l1_s1_deg == pytest.approx(45, abs=40)
+    assert truth.curvature["lordosis_l1_s1_deg"] == pytest.approx(45, abs=40)
+    # by centroids the vertebrae's own wedges are left out, not the discs'
+    assert truth.curvature["lordosis_centroid_deg"] == pytest.approx(truth.curvature["lordosis_l1_s1_deg"], abs=20)
 
 
 @pytest.mark.parametrize(("n_lumbar", "lowest"), [(4, "L4"), (6, "L6")])
@@ -112,6 +136,7 @@ def test_the_plan_of_the_study_has_every_stratum_and_does_not_depend_on_its_leng
     assert {exam.plan.axial for exam in exams} == {"block", "per_disc", "none"}
     assert any(exam.acquisition.missing for exam in exams)
     assert any(exam.acquisition.order.flip[0] for exam in exams)
+    assert {exam.acquisition.axial_order.flip[2] for exam in exams} == {True, False}
 
 
 def test_an_unknown_finding_is_refused() -> None:

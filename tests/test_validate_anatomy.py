@@ -6,12 +6,15 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from models.phantom.study import study_plan
-from pipelines.anatomy_score import CONFIDENT, ScoredExam, ScoredStructure, _owners, score_exam
-from pipelines.validate_anatomy import anatomy_results, anatomy_tables, real_exam_bodies, spider_counts
+from models.phantom.study_masks import draw_exam
+from pipelines.anatomy_risk import risk_coverage_figure
+from pipelines.anatomy_score import CONFIDENT, ScoredExam, ScoredStructure, _owners, score_drawn, score_exam
+from pipelines.validate_anatomy import anatomy_results, anatomy_tables
 
 KEYS = (
     "disc_height_mae_mm",
@@ -57,8 +60,16 @@ def test_true_masks_give_true_numbers(scores: list[tuple[ScoredExam, ScoredExam]
     assert typical.extra == 0
     assert typical.dice == {"vertebral_body": 1.0, "disc": 1.0, "muscle": 1.0}
     assert max(one.centroid_error_mm or 0.0 for one in typical.structures) < 1.0
-    assert max(abs(one.height_error_mm or 0.0) for one in typical.structures) < 1.0
+    discs, bodies = ([one for one in typical.structures if one.kind == kind] for kind in ("disc", "vertebra"))
+    assert max(abs(one.errors.get("height_mm", 0.0)) for one in discs) < 1.0
+    assert max(abs(one.errors.get("middle_height_mm", 0.0)) for one in (*discs, *bodies)) < 2.0
+    assert max(abs(one.errors.get("volume_cm3", 0.0)) for one in (*discs, *bodies)) < 15
+    assert set(typical.curvature_errors) == {"lordosis_l1_s1_deg", "lordosis_centroid_deg", "sacral_slope_deg"}
     assert typical.areas
+    assert typical.sides[0] > 0
+    assert typical.sides[1] == 0
+    assert all(level.right_slice for level in typical.levels)
+    assert max(abs(level.angle_error_deg) for level in typical.levels) < 5
 
 
 def test_without_a_sacrum_names_are_refused(scores: list[tuple[ScoredExam, ScoredExam]]) -> None:
@@ -81,11 +92,18 @@ def test_results_have_the_figures_and_become_tables(scores: list[tuple[ScoredExa
     assert "| no sacrum |" in tables
 
 
-def test_every_human_drawn_body_of_the_real_exam_is_a_row(real_data: Path) -> None:
-    assert real_exam_bodies(real_data / "real_exam") == 9
+def test_flipped_muscles_are_told_from_right_ones(scores: list[tuple[ScoredExam, ScoredExam]]) -> None:
+    drawn = draw_exam(study_plan(2)[1])
+    mirrored = tuple(
+        np.where(one > 0, one + np.where(one % 2, 1, -1), 0).astype(np.uint8) for one in drawn.true_masks.muscles
+    )
+    swapped = replace(drawn, true_masks=replace(drawn.true_masks, muscles=mirrored))
+    right, wrong = scores[0][0].sides
+    assert score_drawn(swapped)[0].sides == (wrong, right)
 
 
-def test_bodies_and_discs_of_human_masks_are_counted(real_data: Path) -> None:
-    counts = spider_counts(real_data / "spider_t2space")
-    assert len(counts) == 60
-    assert np.mean([one.found == one.listed for one in counts]) > 0.85
+def test_the_figure_of_risk_is_a_picture(scores: list[tuple[ScoredExam, ScoredExam]], tmp_path: Path) -> None:
+    risk_coverage_figure(anatomy_results(scores, {}), tmp_path / "risk.png")
+    picture = cv2.imread(str(tmp_path / "risk.png"))
+    assert picture.shape[1] > picture.shape[0] > 200
+    assert picture.std() > 10

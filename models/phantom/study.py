@@ -79,6 +79,8 @@ class Acquisition:
     missing: tuple[int, ...]
     order: Orientation
     """From slices right to left, rows head to feet and columns front to back to the order that is stored."""
+    axial_order: Orientation
+    """The same for every axial stack: from slices feet to head, rows front to back and columns right to left."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,7 @@ def _acquisition(name: str, turn: int, top: Edge, bottom: Edge, rng: np.random.G
         gap, n = float(rng.uniform(4.5, 6.0)), int(rng.integers(5, 9))
     if name == "missing slices":
         missing = tuple(sorted(int(k) for k in rng.choice(np.arange(1, n - 1), 1 + turn % 3, replace=False)))
-    flip = rng.random(3) < (0.3, 0.15, 0.15)
+    flip = _flip(rng)
     return Acquisition(
         pixel_mm=(pixel, pixel * ratio) if rng.random() < 0.5 else (pixel * ratio, pixel),
         gap_mm=gap,
@@ -161,8 +163,15 @@ def _acquisition(name: str, turn: int, top: Edge, bottom: Edge, rng: np.random.G
         top=top if top is not None else (str(rng.choice(["T12", "T11", "T10"])), float(rng.uniform(-0.8, 1.2))),
         bottom=bottom if bottom is not None else ("S2", float(rng.uniform(-2.5, -1.2))),
         missing=missing,
-        order=Orientation(bool(rng.random() < 0.1), (bool(flip[0]), bool(flip[1]), bool(flip[2]))),
+        order=Orientation(bool(rng.random() < 0.1), flip),
+        axial_order=Orientation(bool(rng.random() < 0.1), _flip(rng)),
     )
+
+
+def _flip(rng: np.random.Generator) -> tuple[bool, bool, bool]:
+    """Slices in either direction, rows and columns usually as radiologists look at them."""
+    slices, rows, columns = rng.random(3) < (0.3, 0.15, 0.15)
+    return bool(slices), bool(rows), bool(columns)
 
 
 def sagittal_grid(anatomy: Anatomy, acquisition: Acquisition) -> StackGeometry:
