@@ -199,7 +199,7 @@ def write_real_page(folder: Path, data: Path) -> None:
 
 def human_card(folder: Path) -> Card:
     """The real exam, measured on the bodies and back muscles that humans drew."""
-    return _real_card("real exam, outlines of humans", real_exam_bodies(folder)[0], [real_exam_muscles(folder)])
+    return _real_card("real exam, outlines of humans", real_exam_bodies(folder)[0], real_exam_muscles(folder))
 
 
 def network_card(folder: Path, networks: Networks) -> Card:
@@ -216,16 +216,14 @@ def network_card(folder: Path, networks: Networks) -> Card:
     for name, mask in networks.segment("muscle", pictures).items():
         classes[mask] = 1 + MUSCLES.index(name)
     axial = LabelledStack(pictures, {"muscle": split_sides(classes, pictures.geometry)}, {})
-    return _real_card("real exam, shipped networks", sagittal, [axial])
+    return _real_card("real exam, shipped networks", sagittal, axial)
 
 
-def _real_card(title: str, sagittal: LabelledStack, axial: Sequence[LabelledStack]) -> Card:
-    found = measure_exam("real", sagittal, axial)
+def _real_card(title: str, sagittal: LabelledStack, axial: LabelledStack) -> Card:
+    found = measure_exam("real", sagittal, [axial])
     sheet = spine_sheet(sagittal, found)
-    shown = None
-    if found.muscles:
-        k = int(np.median([row.slice for row in found.muscles]))
-        shown = AxialView(found.axial[0], k, _standing_slice(found.axial[0], k))
+    stack = found.axial[0]
+    k = stack.stack.geometry.n_slices // 2
     curve = found.curvature
     lordosis = None if curve is None else curve.lordosis_l1_s1_deg
     lines = (
@@ -233,7 +231,9 @@ def _real_card(title: str, sagittal: LabelledStack, axial: Sequence[LabelledStac
         "no lordosis" if lordosis is None else f"lordosis L1-S1 {lordosis:.0f} degrees",
         _flags(found),
     )
-    return Card(title, lines, found, sheet, sheet.plane(sheet.view.image), shown)
+    return Card(
+        title, lines, found, sheet, sheet.plane(sheet.view.image), AxialView(stack, k, _standing_slice(stack, k))
+    )
 
 
 def _standing_slice(axial: LabelledStack, k: int) -> Picture:
