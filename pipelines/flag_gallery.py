@@ -22,7 +22,7 @@ from cohort.review.overlay import BODY_COLOURS, DISC_COLOUR, FLAGGED_COLOUR, MUS
 from cohort.rows import QualityRow
 from cohort.stacks import LabelledStack
 from cohort.terms import MUSCLE_LABELS
-from pipelines.anatomy_panels import draw_muscles, draw_spine, spine_sheet
+from pipelines.anatomy_panels import Sheet, draw_muscles, draw_spine, spine_sheet
 from pipelines.flag_cases import CASES, FRAME, LEVELS, Case, Spoilt, spoilt
 from pipelines.real_scans import Report
 
@@ -53,8 +53,8 @@ _INTRODUCTION: Final = """# Flags of the measurements
 Written by `cohort validate anatomy --pictures docs`. Each picture is a phantom exam with a fault made on purpose that
 raises the flag. Solid outlines are vertebral bodies, dashed ones discs, both in the colours of the review pages; S1 is
 dotted; thin white rectangles are those that disc heights (mm) are sides of; white lines the superior endplates, thick
-those of L1 and S1; the structures that raised the flag are yellow. Dotted white outlines are in the masks, but were not
-measured (S2 always). Muscles carry the side that the masks claim and their area in cm2; R and L are the patient's
+those of L1 and S1; the structures that raised the flag are yellow. Dotted white outlines are where the
+masks that were measured differ from those that were given (S2 is never measured). Muscles carry the side that the masks claim and their area in cm2; R and L are the patient's
 right and left by geometry."""
 
 
@@ -120,14 +120,16 @@ def _draw(panel: Any, case: Case, made: Spoilt, raised: Sequence[QualityRow]) ->
     sheet = spine_sheet(made.exam.sagittal, made.found)
     draw_spine(panel, sheet, sheet.plane(sheet.view.image), made.found, marked=marked)
     if made.found.sagittal is not None:
-        kept = replace(sheet, view=View(made.found.sagittal, "sagittal"))
-        for name, instances in (("vertebral_body", "body_instances"), ("disc", "disc_instances")):
-            gone = (sheet.labels(name) > 0) & (kept.labels(instances) == 0)
-            contour(
-                panel, ndimage.binary_opening(gone, iterations=2), "white", sheet.window(), style="dotted", width=1.6
-            )
+        _changed(panel, sheet, replace(sheet, view=View(made.found.sagittal, "sagittal")))
     if case.view == "planes":
         _planes(panel, sheet.view, made)
+
+
+def _changed(panel: Any, given: Sheet, kept: Sheet) -> None:
+    """Where the masks that were measured differ from those that were given, by more than their smoothed edges."""
+    for name, instances in (("vertebral_body", "body_instances"), ("disc", "disc_instances")):
+        differ = (given.labels(name) > 0) != (kept.labels(instances) > 0)
+        contour(panel, ndimage.binary_opening(differ), "white", given.window(), style="dotted", width=1.6)
 
 
 def _axial_slice(found: Measurements, marked: Sequence[str]) -> tuple[LabelledStack, int]:
