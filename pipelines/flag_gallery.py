@@ -53,9 +53,9 @@ _INTRODUCTION: Final = """# Flags of the measurements
 Written by `cohort validate anatomy --pictures docs`. Each picture is a phantom exam with a fault made on purpose that
 raises the flag. Solid outlines are vertebral bodies, dashed ones discs, both in the colours of the review pages; S1 is
 dotted; thin white rectangles are those that disc heights (mm) are sides of; white lines the superior endplates, thick
-those of L1 and S1; the structures that raised the flag are yellow. Dotted white outlines are where the
-masks that were measured differ from those that were given (S2 is never measured). Muscles carry the side that the masks claim and their area in cm2; R and L are the patient's
-right and left by geometry."""
+those of L1 and S1; the structures that raised the flag are yellow. Dotted white outlines are where the masks that were
+measured differ from those that were given (S2 is never measured). Muscles carry the side that the masks claim and
+their area in cm2; R and L are the patient's right and left by geometry."""
 
 
 def _section(code: str) -> str:
