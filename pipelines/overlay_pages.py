@@ -72,7 +72,7 @@ def write_pages(folder: Path, scans: RealScans) -> None:
     for name, page in _pages(scans).items():
         path = folder / name
         if page.tiles:
-            path.write_bytes(_jpeg(_draw(page)))
+            path.write_bytes(jpeg(_draw(page)))
         else:
             path.unlink(missing_ok=True)
 
@@ -232,13 +232,13 @@ def _label(name: str) -> str:
     return "human outline (thin)" if name == "human" else f"network: {name.replace('_', ' ')}"
 
 
-def _jpeg(figure: Figure) -> bytes:
+def jpeg(figure: Figure, *, max_bytes: int = MAX_BYTES) -> bytes:
     """Encode with the best of a few qualities that keeps the page small."""
     data = b""
     for quality in (85, 75, 65, 50, 35):
         stream = BytesIO()
         FigureCanvasAgg(figure).print_jpg(stream, pil_kwargs={"quality": quality})
         data = stream.getvalue()
-        if len(data) <= MAX_BYTES:
+        if len(data) <= max_bytes:
             break
     return data

@@ -61,7 +61,7 @@ def sagittal_overlay(measured: Measurements, path_png: Path) -> None:
     """
     if measured.sagittal is None:
         raise ValueError("sagittal_overlay: the exam has no sagittal stack")
-    view = _View(measured.sagittal, "sagittal")
+    view = View(measured.sagittal, "sagittal")
     bodies, discs = view.labels("body_instances"), view.labels("disc_instances")
     figure = Figure(figsize=(17, 10), facecolor="black", layout="constrained")
     panels = figure.subplots(1, 3)
@@ -89,7 +89,7 @@ def axial_overlay(measured: Measurements, path_png: Path) -> None:
     """
     if not measured.axial:
         raise ValueError("axial_overlay: the exam has no axial stack")
-    views = {stack.stack.index: _View(stack, "axial") for stack in measured.axial}
+    views = {stack.stack.index: View(stack, "axial") for stack in measured.axial}
     chosen = _axial_slices(measured)
     columns = min(max(len(chosen), 1), 3)
     rows = max((len(chosen) + 2) // 3, 1)
@@ -104,7 +104,7 @@ def axial_overlay(measured: Measurements, path_png: Path) -> None:
         view.show(panel, k, window)
         muscle = view.labels("muscle")[k]
         for (name, _), value in MUSCLE_LABELS.items():
-            _contour(panel, muscle == value, MUSCLE_COLOURS[name], window)
+            contour(panel, muscle == value, MUSCLE_COLOURS[name], window)
         here = [row for row in measured.muscles if (row.stack, row.slice) == (stack, native_slice)]
         _write_areas(panel, view, here, window)
         panel.set_title(title, color="white", fontsize=11)
@@ -120,8 +120,8 @@ Window = tuple[int, int, int, int]
 """First and last row, first and last column shown."""
 
 
-class _View:
-    """A labelled stack in standing order."""
+class View:
+    """A labelled stack in standing order: for this page and others that show measured exams."""
 
     def __init__(self, stack: LabelledStack, plane: Any) -> None:
         native = stack.stack.geometry
@@ -131,12 +131,15 @@ class _View:
         self._labels = stack.labels
 
     def labels(self, name: str) -> Labels:
+        """[slice, row, column] in standing order."""
         return self.order.apply(self._labels[name])
 
     def native(self, k: int) -> int:
+        """Stored slice of a slice in standing order."""
         return self.order.native_slice(k, n_slices=self.geometry.n_slices)
 
     def window(self, mask: npt.NDArray[np.bool_]) -> Window:
+        """The part around a mask [slice, row, column], with a margin."""
         rows, columns = (np.flatnonzero(np.any(mask, axis=axes)) for axes in ((0, 2), (0, 1)))
         height, width = self.geometry.shape
         if not len(rows):
@@ -150,8 +153,13 @@ class _View:
         )
 
     def show(self, panel: Any, k: int, window: Window) -> None:
+        """Draw a slice."""
+        self.show_plane(panel, self.image[k], window)
+
+    def show_plane(self, panel: Any, plane: npt.NDArray[Any], window: Window) -> None:
+        """Draw a picture [row, column] on the stack's rows and columns, pixels in their true proportions."""
         top, bottom, left, right = window
-        part = self.image[k, top : bottom + 1, left : right + 1]
+        part = plane[top : bottom + 1, left : right + 1]
         low, high = np.quantile(part, [0.01, 0.99])
         panel.imshow(
             part,
@@ -164,7 +172,7 @@ class _View:
         panel.set_axis_off()
 
 
-def _three_slices(measured: Measurements, view: _View) -> dict[str, int]:
+def _three_slices(measured: Measurements, view: View) -> dict[str, int]:
     """Slices beside and through the middle of the spine; standing order counts from the patient's right."""
     last = view.geometry.n_slices - 1
     middle = last / 2
@@ -178,36 +186,47 @@ def _three_slices(measured: Measurements, view: _View) -> dict[str, int]:
 
 def _outline_instances(panel: Any, bodies: Labels, discs: Labels, window: Window) -> None:
     for label in np.unique(bodies[bodies > 0]):
-        _contour(panel, bodies == label, BODY_COLOURS[int(label) % len(BODY_COLOURS)], window)
+        contour(panel, bodies == label, BODY_COLOURS[int(label) % len(BODY_COLOURS)], window)
     for label in np.unique(discs[discs > 0]):
-        _contour(panel, discs == label, DISC_COLOUR, window)
+        contour(panel, discs == label, DISC_COLOUR, window)
 
 
-def _contour(panel: Any, mask: npt.NDArray[np.bool_], colour: str, window: Window) -> None:
+def contour(
+    panel: Any,
+    mask: npt.NDArray[np.bool_],
+    colour: str,
+    window: Window,
+    *,
+    style: str = "solid",
+    width: float = 1.3,
+) -> None:
+    """Outline a mask [row, column] on a panel that shows `window`."""
     top, bottom, left, right = window
     part = mask[top : bottom + 1, left : right + 1]
     if part.any():
         rows, columns = np.arange(top, bottom + 1), np.arange(left, right + 1)
-        panel.contour(columns, rows, part.astype(float), levels=[0.5], colors=[colour], linewidths=1.3)
+        panel.contour(
+            columns, rows, part.astype(float), levels=[0.5], colors=[colour], linewidths=width, linestyles=style
+        )
 
 
-def _name_bodies(panel: Any, view: _View, vertebrae: Sequence[VertebraRow], window: Window) -> None:
+def _name_bodies(panel: Any, view: View, vertebrae: Sequence[VertebraRow], window: Window) -> None:
     for row in vertebrae:
         _, down, across = view.geometry.to_index([row.x_mm, row.y_mm, row.z_mm])
         name = row.level or f"({row.ordinal})"
         colour = "white" if row.status == "ok" else FLAGGED_COLOUR
-        if _inside(down, across, window):
+        if inside(down, across, window):
             panel.text(across, down, name, color=colour, ha="center", va="center", fontsize=13, weight="bold")
 
 
-def _draw_endplates(panel: Any, view: _View, measured: Measurements) -> None:
+def _draw_endplates(panel: Any, view: View, measured: Measurements) -> None:
     """Superior endplates, from which lordosis and sacral slope are read."""
     for ends in measured.endplates_mm.values():
         index = view.geometry.to_index(ends)
         panel.plot(index[:, 2], index[:, 1], color="white", linewidth=0.9)
 
 
-def _write_disc_heights(panel: Any, view: _View, measured: Measurements, window: Window) -> None:
+def _write_disc_heights(panel: Any, view: View, measured: Measurements, window: Window) -> None:
     for i, row in enumerate(measured.discs):
         index = view.geometry.to_index([row.x_mm, row.y_mm, row.z_mm])
         corners = measured.disc_rectangles_mm.get(i)
@@ -215,7 +234,7 @@ def _write_disc_heights(panel: Any, view: _View, measured: Measurements, window:
             closed: Floats = view.geometry.to_index(np.vstack([corners, corners[:1]]))
             panel.plot(closed[:, 2], closed[:, 1], color="white", linewidth=0.6, linestyle=":")
             index[2] = closed[:, 2].max()
-        if _inside(index[1], index[2], window):
+        if inside(index[1], index[2], window):
             colour = "white" if row.status == "ok" else FLAGGED_COLOUR
             panel.text(index[2] + 3, index[1], _disc_text(row), color=colour, va="center", fontsize=9)
 
@@ -238,17 +257,18 @@ def _axial_slices(measured: Measurements) -> list[tuple[str, int, int]]:
     return [(f"stack {stack}, slice {k}, no disc matched", stack, k) for stack, k in picked]
 
 
-def _write_areas(panel: Any, view: _View, rows: Sequence[MuscleRow], window: Window) -> None:
+def _write_areas(panel: Any, view: View, rows: Sequence[MuscleRow], window: Window) -> None:
     for row in rows:
         _, down, across = view.geometry.to_index([row.x_mm, row.y_mm, row.z_mm])
         lean = "" if row.lean_fraction is None else f"\n{100 * row.lean_fraction:.0f} % lean"
-        if _inside(down, across, window):
+        if inside(down, across, window):
             area = "refused" if row.csa_cm2 is None else f"{row.csa_cm2:.1f} cm²{lean}"
             colour = "white" if row.status == "ok" else FLAGGED_COLOUR
             panel.text(across, down, area, color=colour, ha="center", va="center", fontsize=7)
 
 
-def _inside(down: float, across: float, window: Window) -> bool:
+def inside(down: float, across: float, window: Window) -> bool:
+    """Does a point lie in what is shown."""
     return bool(window[0] <= down <= window[1] and window[2] <= across <= window[3])
 
 
@@ -274,11 +294,12 @@ def _title(figure: Figure, measured: Measurements) -> None:
     doubts = "; ".join(f"{reason} ({', '.join(dict.fromkeys(where))})" for reason, where in counts.items())
     colour = "white" if measured.status == "ok" else FLAGGED_COLOUR
     figure.suptitle(
-        f"exam {measured.exam_id[:8]}: {measured.status}\n{_folded(doubts) or 'no flags'}", color=colour, fontsize=11
+        f"exam {measured.exam_id[:8]}: {measured.status}\n{folded(doubts) or 'no flags'}", color=colour, fontsize=11
     )
 
 
-def _folded(text: str, *, width: int = 170, lines: int = 3) -> str:
+def folded(text: str, *, width: int = 170, lines: int = 3) -> str:
+    """Text broken at words; what does not fit ends in dots."""
     words, folded = text.split(" "), [""]
     for word in words:
         if len(folded[-1]) + len(word) > width:

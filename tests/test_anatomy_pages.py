@@ -1,0 +1,119 @@
+"""Pages of measured exams: what is drawn lies where it was measured, and every flag has a case that raises it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from cohort.anatomy.measure import Measurements, measure_exam
+from cohort.reasons import ANATOMY_REASONS
+from cohort.stacks import ImageStack, LabelledStack
+from cohort.terms import SACRAL_BODY
+from models.phantom.exam import plan_anatomy
+from models.phantom.study import sagittal_grid, study_plan
+from models.phantom.truth import column_stack, column_truth
+from pipelines.anatomy_pages import human_card, page, study_card
+from pipelines.anatomy_panels import Sheet, draw_spine, spine_sheet
+from pipelines.flag_cases import CASES, Spoilt, sound_exam, spoilt
+from pipelines.flag_gallery import draw_case, gallery_page
+from pipelines.overlay_pages import jpeg
+
+SCOLIOSIS = 3
+NO_SACRUM = 18
+
+
+@pytest.fixture(scope="module")
+def bent() -> tuple[LabelledStack, Measurements]:
+    """An exam with scoliosis and pixels that are not square, without pictures."""
+    exam = study_plan(SCOLIOSIS + 1)[SCOLIOSIS]
+    anatomy = plan_anatomy(exam.plan)
+    grid = sagittal_grid(anatomy, replace(exam.acquisition, pixel_mm=(0.8, 1.2)))
+    bodies, discs = column_stack(anatomy, grid)
+    sacral = np.array([False, *(one.sacral for one in anatomy.bodies)])
+    labels = {
+        "vertebral_body": np.where(sacral[bodies], SACRAL_BODY, bodies > 0).astype(np.uint8),
+        "disc": (discs > 0).astype(np.uint8),
+    }
+    stack = LabelledStack(ImageStack("sagittal", 0, np.zeros(bodies.shape, np.uint16), grid, None), labels, {})
+    return stack, measure_exam("bent", stack, [])
+
+
+def test_the_sheet_follows_a_bent_spine_through_every_disc(bent: tuple[LabelledStack, Measurements]) -> None:
+    stack, found = bent
+    sheet = spine_sheet(stack, found)
+    assert len(np.unique(sheet.slices)) > 1
+    assert found.sagittal is not None
+    shown = Sheet(replace(sheet, view=type(sheet.view)(found.sagittal, "sagittal")).view, sheet.slices)
+    seen = np.unique(shown.labels("disc_instances"))
+    assert set(seen) - {0} == set(range(1, len(found.discs) + 1))
+
+
+def test_pixels_that_are_not_square_keep_their_proportions(bent: tuple[LabelledStack, Measurements]) -> None:
+    stack, found = bent
+    sheet = spine_sheet(stack, found)
+    panel = Figure().add_subplot()
+    draw_spine(panel, sheet, sheet.plane(sheet.view.image), found)
+    assert panel.get_aspect() == pytest.approx(0.8 / 1.2)
+
+
+def test_a_wrong_name_is_shown_with_the_true_one(bent: tuple[LabelledStack, Measurements]) -> None:
+    stack, found = bent
+    exam = study_plan(SCOLIOSIS + 1)[SCOLIOSIS]
+    truth = column_truth(plan_anatomy(exam.plan), stack.stack.geometry)
+    wrong = tuple(replace(row, level="L4") if row.level == "L3" else row for row in found.vertebrae)
+    sheet = spine_sheet(stack, found)
+    panel = Figure().add_subplot()
+    draw_spine(panel, sheet, sheet.plane(sheet.view.image), replace(found, vertebrae=wrong), true=truth.bodies)
+    written = [text.get_text() for text in panel.texts]
+    assert sum("\nis L3" in text for text in written) == 1
+    assert sum("\nis" in text for text in written) == 1
+
+
+def test_a_card_says_what_became_of_an_exam() -> None:
+    card = study_card(NO_SACRUM, degraded=False)
+    text = "\n".join(card.lines)
+    assert "refused" in text
+    assert "levels_undecided (exam)" in text
+    assert "no lordosis" in text
+    assert card.axial is None
+    assert card.picture is not None
+    assert card.picture.std() > 100
+    picture = np.asarray(Image.open(BytesIO(jpeg(page("a page", [card])))))
+    assert np.count_nonzero(np.ptp(picture.astype(int), axis=2) > 60) > 1000
+
+
+def test_every_human_drawn_body_of_the_real_exam_is_on_its_card(real_data: Path) -> None:
+    card = human_card(real_data / "real_exam")
+    assert card.lines[0] == "9 bodies, 0 discs"
+    assert card.picture is not None
+    assert card.picture.any()
+
+
+def test_every_flag_of_the_measurements_has_a_case() -> None:
+    assert set(CASES) == set(ANATOMY_REASONS)
+
+
+def test_every_case_raises_its_flag_and_can_be_drawn() -> None:
+    made = {code: spoilt(code) for code in CASES}
+    raised = {code: {row.reason for row in one.found.quality} for code, one in made.items()}
+    assert {code: flags for code, flags in raised.items() if code not in flags} == {}
+    for code in ("touches_border", "sides_conflict", "oblique_slice", "network_misfit"):
+        assert draw_case(code, made[code]).axes
+
+
+def test_a_case_that_does_not_raise_its_flag_is_not_drawn() -> None:
+    sound = sound_exam()
+    with pytest.raises(ValueError, match="the case of no_discs raises"):
+        draw_case("no_discs", Spoilt(sound, sound.measured()))
+
+
+def test_the_page_of_flags_names_every_limit() -> None:
+    text = gallery_page()
+    assert all(f"## `{code}`" in text for code in ANATOMY_REASONS)
+    assert "- disc height mm: flagged outside 2.5 to 17, refused outside 0.8 to 25" in text
