@@ -56,7 +56,8 @@ EXAM_REASONS: Final[dict[str, str]] = {
     "several_sagittal_stacks": "The sagittal series fell apart into several stacks; the fullest one is measured.",
     "lossy_compression": "Pixels of a chosen series were compressed with loss (LossyImageCompression).",
     "unused_bits": "Bits above those that BitsStored and HighBit give to a value were set; they were masked.",
-    "conflicting_demographics": "Files or tables contradict each other about sex, age, height or weight.",
+    "conflicting_demographics": "Files or tables contradict each other about sex, age, height, weight or number of "
+    "vertebrae.",
 }
 
 ANATOMY_REASONS: Final[dict[str, str]] = {
@@ -65,6 +66,8 @@ ANATOMY_REASONS: Final[dict[str, str]] = {
     "levels_undecided": "The sacrum was not identified; rows carry ordinal positions, not level names.",
     "levels_low_confidence": "Level names rest on weak evidence.",
     "lumbar_variant": "Four or six lumbar-type vertebrae, or a transitional vertebra, are likely.",
+    "axial_conflict": "The axial slices contradict the level names: discs where none was found, or muscles that shrink "
+    "downward.",
     "count_mismatch": "Bodies and discs do not alternate as a spine must.",
     "touches_border": "The structure is cut by the image border.",
     "outermost_slice": "The structure reaches the first or last slice; its extent is not complete.",
@@ -85,7 +88,7 @@ ANATOMY_REASONS: Final[dict[str, str]] = {
 
 LOADING_REASONS: Final[dict[str, str]] = {
     "no_demographics": "Sex, height or weight unknown: no load was computed.",
-    "implausible_demographics": "Height, weight or age outside human range: not used.",
+    "implausible_demographics": "Height, weight, age or number of vertebrae outside human range: not used.",
     "default_curvature": "Too few named vertebrae: the base model's own curvature was used.",
     "default_strength": "No measured muscle area: the base model's own strength was used.",
     "muscle_saturated": "A muscle reached its limit; the load is a lower bound of the demand.",

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 from models.phantom.study import STRATA
-from pipelines.anatomy_risk import VARIANTS
+from pipelines.anatomy_risk import decidable
 from pipelines.anatomy_score import Kind, Outcome, ScoredExam, ScoredStructure
 
 SWAPS: Final = ("sacrum called body", "body called sacrum")
@@ -45,7 +45,7 @@ Table = dict[str, Any]
 def figures(exams: Sequence[ScoredExam]) -> Table:
     """The figures that are aimed at, and those that say what they leave out."""
     complete = [one for one in exams if one.complete]
-    usual = [one for one in complete if one.conditions[0] not in VARIANTS]
+    can_be_right = [one for one in exams if decidable(one)]
     names = [structure for one in exams for structure in one.named]
     levels = [level for one in exams for level in one.levels]
     sides = np.array([one.sides for one in exams]).sum(axis=0)
@@ -54,11 +54,13 @@ def figures(exams: Sequence[ScoredExam]) -> Table:
         "csa_error_pct": _errors(_area_errors(exams))["mae"],
         "centroid_mae_mm": _errors(_centroids(exams))["mae"],
         "lordosis_mae_deg": _errors(_curvature(exams, "lordosis_l1_s1_deg"))["mae"],
-        "levels_right": share(one.all_right for one in usual),
-        "levels_right_variants": share(one.all_right for one in complete if one.conditions[0] in VARIANTS),
+        "levels_right": share(one.all_right for one in can_be_right),
+        "levels_right_unknown_variants": share(one.all_right for one in complete if not decidable(one)),
         "levels_right_all": share(one.all_right for one in complete),
-        "names_right_or_refused": _right_or_refused(usual),
-        "names_right_or_refused_no_swap": _right_or_refused([one for one in usual if not set(one.faults) & set(SWAPS)]),
+        "names_right_or_refused": _right_or_refused(can_be_right),
+        "names_right_or_refused_no_swap": _right_or_refused(
+            [one for one in can_be_right if not set(one.faults) & set(SWAPS)]
+        ),
         "levels_wrong_confident": sum(any(one.wrong_confident for one in exam.named) for exam in exams),
         "names_wrong_confident": sum(one.wrong_confident for one in names),
         "muscle_sides_right": rounded(sides[0] / sides.sum()) if sides.sum() else None,

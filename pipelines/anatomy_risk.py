@@ -11,10 +11,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 from scipy.stats import binomtest
 
+from models.phantom.study import COUNT_KNOWN
 from pipelines.anatomy_score import CONFIDENT, ScoredExam, ScoredStructure
 
 VARIANTS: Final = ("4 lumbar", "6 lumbar")
-"""Strata whose names a count from the sacrum cannot give."""
+"""Strata whose names a count from the sacrum cannot give, unless the number is known."""
 TABLE_THRESHOLDS: Final = tuple(sorted({0.0, 0.4, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, CONFIDENT}))
 THRESHOLDS: Final = tuple(sorted({*TABLE_THRESHOLDS, *(k / 20 for k in range(18)), *(k / 100 for k in range(90, 100))}))
 LANDMARK: Final = "S1"
@@ -30,7 +31,13 @@ def group_of(exam: ScoredExam) -> str:
     """What an exam's field of view and anatomy leave to be known."""
     if not exam.complete:
         return "partial field of view"
-    return "complete, 4 or 6 lumbar" if exam.conditions[0] in VARIANTS else "complete, 5 lumbar"
+    known = "known" if COUNT_KNOWN in exam.conditions else "not known"
+    return f"complete, {'4 or 6' if exam.conditions[0] in VARIANTS else '5'} lumbar, number {known}"
+
+
+def decidable(exam: ScoredExam) -> bool:
+    """The picture is complete, and the number of vertebrae usual or known: every name can be right."""
+    return exam.complete and (exam.conditions[0] not in VARIANTS or COUNT_KNOWN in exam.conditions)
 
 
 def upper_bound(wrong: int, n: int) -> float:

@@ -10,6 +10,7 @@ from typing import Final, Literal
 import numpy as np
 
 from cohort.agreement.overlap import dice
+from cohort.anatomy.levels import CONFIDENT
 from cohort.anatomy.measure import Measurements, measure_exam
 from cohort.anatomy.sides import split_sides
 from cohort.geometry import StackGeometry
@@ -24,8 +25,6 @@ MIN_OVERLAP: Final = 0.2
 NAMED_IN_VIEW: Final = 0.5
 WHOLE_IN_VIEW: Final = 0.99
 """Structures seen less than this have no true centroid or volume in the stack, or no true shape in the picture."""
-CONFIDENT: Final = 0.7
-"""Names from this confidence up count as confident; below it `cohort.anatomy.levels` flags the exam."""
 SLICE_TOLERANCE_MM: Final = 0.5
 """A slice so much farther from a disc than the best one is as good: about the error of the disc's centroid."""
 
@@ -147,8 +146,9 @@ def _stack(plane: Plane, index: int, labels: Mapping[str, Labels], geometry: Sta
 
 
 def _measured(exam: StudyExam, sagittal: LabelledStack, axial: Sequence[LabelledStack]) -> Measurements:
-    """The one place that says what is told of an exam: its masks alone."""
-    return measure_exam(f"study-{exam.number}", sagittal, axial)
+    """The one place that says what is told of an exam: its masks, and of half of them the number of vertebrae."""
+    n_lumbar = exam.plan.n_lumbar if exam.count_known else None
+    return measure_exam(f"study-{exam.number}", sagittal, axial, n_lumbar=n_lumbar)
 
 
 def _scored(drawn: DrawnExam, masks: StudyMasks) -> ScoredExam:

@@ -106,7 +106,7 @@ class Chain:
             return SegmentTask(store, plan.exam_path(store), job.networks, batch, job.device)
         if stage == "measure":
             overlays = job.config.review.overlays
-            return MeasureTask(store, plan.exam_path(store), plan.labels_path(store), overlays)
+            return MeasureTask(store, plan.exam_path(store), plan.labels_path(store), plan.exam.vertebrae, overlays)
         return LoadTask(
             store=store,
             measured_path=plan.measured_path(store),

@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import Final
 
 from cohort.archive.candidates import STANDARD_RULES, SelectRules
-from cohort.archive.demographics import Demographics, SubjectTable, exam_demographics
+from cohort.archive.demographics import (
+    Demographics,
+    SubjectTable,
+    VertebraCount,
+    exam_demographics,
+    exam_vertebrae,
+)
 from cohort.archive.select import Choice, Selection, select_series
 from cohort.rows import FileRow, QualityRow
 from cohort.store.layout import exam_store_path, label_store_path, measure_path
@@ -26,8 +32,9 @@ class Exam:
     selection: Selection
     demographics: Demographics
     """Effective: the subject table before the files."""
+    vertebrae: VertebraCount
     flags: tuple[QualityRow, ...]
-    """Of demographics."""
+    """Of demographics and vertebrae."""
     sagittal: tuple[FileRow, ...]
     """Rows of the chosen part: slices or frames that conversion reads, truncated ones too, because it says what became
     of each."""
@@ -76,12 +83,14 @@ def _exam(exam_id: str, rows: Sequence[FileRow], subjects: SubjectTable | None, 
     rows = sorted(rows, key=lambda row: (row.file_id, -1 if row.frame is None else row.frame))
     selection = select_series(rows, rules)
     demographics, flags = exam_demographics(rows, subjects)
+    vertebrae, doubts = exam_vertebrae(rows, subjects)
     return Exam(
         exam_id=exam_id,
         subject_id=next((row.subject_id for row in rows if row.subject_id), exam_id),
         selection=selection,
         demographics=demographics,
-        flags=tuple(flags),
+        vertebrae=vertebrae,
+        flags=(*flags, *doubts),
         sagittal=_rows(selection.sagittal),
         axial=_rows(selection.axial),
         vendor=next((row.vendor for row in rows if row.vendor), None),
@@ -123,15 +132,15 @@ class ExamPlan:
 
 
 def plan_exam(exam: Exam, artefacts: Artefacts) -> ExamPlan:
-    """Chain the fingerprints: convert depends on the chosen images alone, load alone on demographics, tasks and base
-    models.
+    """Chain the fingerprints: convert depends on the chosen images alone, measure on the known number of vertebrae,
+    load alone on demographics, tasks and base models.
 
     Rules of the selection count through the images that they choose: a rule that changes no choice redoes nothing.
     """
     inputs = {"sagittal": _images(exam.sagittal), "axial": _images(exam.axial), "axial_weighting": exam.axial_weighting}
     convert = fingerprint("convert", inputs=inputs)
     segment = fingerprint("segment", upstream=[convert], artefacts=artefacts.weights)
-    measure = fingerprint("measure", upstream=[segment])
+    measure = fingerprint("measure", inputs=exam.vertebrae, upstream=[segment])
     sex = exam.demographics.sex
     load = fingerprint(
         "load",

@@ -8,6 +8,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from cohort.anatomy.levels import LOW_CONFIDENCE
+from cohort.anatomy.vertebral_count import USUAL
 from cohort.archive.demographics import Demographics
 from cohort.errors import RefusedError
 from cohort.loading.base_model import BaseModel, read_base_model
@@ -93,11 +95,12 @@ def loading_subject(
     Raises
     ------
     RefusedError
-        `no_demographics`
+        `no_demographics`; `lumbar_variant` for a person whose vertebrae are not those of the base models
     """
     if demographics.sex is None or demographics.height_m is None or demographics.weight_kg is None:
         missing = [name for name in ("sex", "height_m", "weight_kg") if getattr(demographics, name) is None]
         raise RefusedError("no_demographics", f"{', '.join(missing)} unknown")
+    _require_usual_vertebrae([row.level for row in rows["vertebrae"] if row.level])
     vertebrae = [row for row in rows["vertebrae"] if row.level and row.status != "refused" and not row.touches_border]
     discs = [row for row in rows["discs"] if row.level and row.status != "refused" and not row.touches_border]
     areas = [row for row in rows["muscle_levels"] if row.status != "refused" and not row.level.startswith("disc-")]
@@ -113,7 +116,15 @@ def loading_subject(
         csa_cm2={(row.muscle, row.side, row.level): row.csa_corrected_cm2 for row in areas},
     )
     flagged = any(row.status == "flagged" for row in (*vertebrae, *discs, *areas))
-    return subject, ("upstream_untrusted",) if flagged else ()
+    unsure = any(row.level_confidence < LOW_CONFIDENCE for row in vertebrae)
+    return subject, ("upstream_untrusted",) if flagged or unsure else ()
+
+
+def _require_usual_vertebrae(names: Sequence[str]) -> None:
+    """Names follow each other from S1 upward as in the base models, which have five lumbar and twelve thoracic."""
+    usual = [USUAL.name(place) for place in range(len(names))]
+    if names and names[0] == "S1" and list(names) != usual:
+        raise RefusedError("lumbar_variant", "the base models have five lumbar and twelve thoracic vertebrae")
 
 
 def _with_doubts(row: LoadRow, doubts: tuple[str, ...]) -> LoadRow:

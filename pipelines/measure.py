@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cohort.anatomy.measure import Measurements, measure_exam
+from cohort.archive.demographics import VertebraCount
 from cohort.review.overlay import write_overlays
 from cohort.rows import TABLES
 from cohort.stacks import LabelledStack
@@ -30,6 +31,7 @@ class MeasureTask:
     """Exam store relative to STORE."""
     labels_path: str
     """Label store relative to STORE."""
+    vertebrae: VertebraCount
     overlays: bool
 
 
@@ -39,7 +41,11 @@ def measure(item: WorkItem) -> Result:
     exam = read_exam(task.store / task.exam_path)
     labelled = read_labels(task.store / task.labels_path, exam)
     found = measure_exam(
-        item.exam_id, _fullest_sagittal(labelled), [one for one in labelled if one.stack.plane == "axial"]
+        item.exam_id,
+        _fullest_sagittal(labelled),
+        [one for one in labelled if one.stack.plane == "axial"],
+        n_lumbar=task.vertebrae.lumbar,
+        n_thoracic=task.vertebrae.thoracic,
     )
     if exam.attributes.get("axial_weighting") == "t2":
         found = _with_doubtful_muscles(found)

@@ -69,6 +69,8 @@ def exam_row(exam: Exam, plan: ExamPlan | None, ledger: Ledger) -> ExamRow:
         axial_weighting=exam.axial_weighting,
         axial_reason=exam.selection.axial_reason,
         **dataclasses.asdict(exam.demographics),
+        lumbar_vertebrae=exam.vertebrae.lumbar,
+        thoracic_vertebrae=exam.vertebrae.thoracic,
         vendor=exam.vendor,
         field_t=exam.field_t,
         n_sagittal_slices=chosen["sagittal"].n_slices if sagittal else None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -35,11 +35,15 @@ HEIGHTS_MM = {
 BODY_MM = (27.0, 33.0, 46.0)
 DISC_MM = (34.0, 44.0)
 """(height, depth, width) of bodies; (depth, width) of discs."""
+S2_MM = (22.0, 22.0, 40.0)
+SACRAL_TAPER = 0.72
+"""Depth of a sacral body at its lower end over that at its upper end."""
 
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """Elliptic cylinder: height along `up`, elliptic across; its mid-sagittal section is a rectangle."""
+    """Elliptic cylinder: height along `up`, elliptic across; its mid-sagittal section is a rectangle, with a `taper` a
+    trapezium whose lower end is that much shorter."""
 
     name: str
     centre_mm: Floats
@@ -47,6 +51,7 @@ class Block:
     height_mm: float
     depth_mm: float
     width_mm: float
+    taper: float = 1.0
 
     @property
     def up(self) -> Floats:
@@ -58,10 +63,17 @@ class Block:
         tilt = np.radians(self.tilt_deg)
         return np.array([0.0, np.cos(tilt), np.sin(tilt)])
 
+    @property
+    def centroid_mm(self) -> Floats:
+        """Above the middle where the lower end is shorter."""
+        return self.centre_mm + self.up * self.height_mm * (1 - self.taper) / (6 * (1 + self.taper))
+
     def contains(self, points: Floats) -> npt.NDArray[np.bool_]:
         local = points - self.centre_mm
-        across = (local[..., 0] * 2 / self.width_mm) ** 2 + (local @ self.back * 2 / self.depth_mm) ** 2
-        return (np.abs(local @ self.up) <= self.height_mm / 2) & (across <= 1)
+        height = local @ self.up
+        depth = self.depth_mm * (1 + (self.taper - 1) * (0.5 - height / self.height_mm))
+        across = (local[..., 0] * 2 / self.width_mm) ** 2 + (local @ self.back * 2 / depth) ** 2
+        return (np.abs(height) <= self.height_mm / 2) & (across <= 1)
 
 
 def spine(*, top: str = "T11", x_mm: float = 3.0, s2: bool = True) -> dict[str, Block]:
@@ -73,15 +85,15 @@ def spine(*, top: str = "T11", x_mm: float = 3.0, s2: bool = True) -> dict[str, 
     for below, above in zip([None, *names], names, strict=False):
         if below is not None:
             at = _add_disc(blocks, below, above, at)
-        block = Block(above, at, TILTS_DEG[above], *BODY_MM)
-        at = at + block.up * BODY_MM[0] / 2 if below is not None else at
-        blocks[above] = Block(above, at, TILTS_DEG[above], *BODY_MM)
-        at = at + block.up * BODY_MM[0] / 2
+        size = S2_MM if above == "S2" else BODY_MM
+        taper = SACRAL_TAPER if above.startswith("S") else 1.0
+        up = Block(above, at, TILTS_DEG[above], *size).up
+        at = at + up * size[0] / 2 if below is not None else at
+        blocks[above] = Block(above, at, TILTS_DEG[above], *size, taper)
+        at = at + up * size[0] / 2
+    blocks.pop("S1-S2", None)  # a rudiment, which nobody outlines
     shift = np.array([x_mm, 0, 0]) - blocks["S1"].centre_mm
-    return {
-        name: Block(name, b.centre_mm + shift, b.tilt_deg, b.height_mm, b.depth_mm, b.width_mm)
-        for name, b in blocks.items()
-    }
+    return {name: replace(block, centre_mm=block.centre_mm + shift) for name, block in blocks.items()}
 
 
 def _add_disc(blocks: dict[str, Block], below: str, above: str, at: Floats) -> Floats:

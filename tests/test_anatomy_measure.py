@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import anatomy_shapes as shapes
 import numpy as np
@@ -76,12 +76,13 @@ def test_disc_heights(measured: Measurements, blocks: dict[str, shapes.Block]) -
 def test_centroids(measured: Measurements, blocks: dict[str, shapes.Block]) -> None:
     for row in (*measured.vertebrae, *measured.discs):
         at = np.array([row.x_mm, row.y_mm, row.z_mm])
-        assert np.linalg.norm(at - blocks[str(row.level)].centre_mm) < 0.5
+        assert np.linalg.norm(at - blocks[str(row.level)].centroid_mm) < 0.5
 
 
 def test_bodies(measured: Measurements) -> None:
     height, depth, width = shapes.BODY_MM
-    for row in measured.vertebrae:
+    assert measured.vertebrae[0].tilt_deg == pytest.approx(shapes.TILTS_DEG["S1"], abs=0.7)
+    for row in measured.vertebrae[1:]:
         assert row.anterior_height_mm == pytest.approx(height, abs=0.5)
         assert row.posterior_height_mm == pytest.approx(height, abs=0.5)
         assert row.middle_height_mm == pytest.approx(height, abs=0.5)
@@ -196,7 +197,7 @@ def assert_equal_rows(row: object, same: object, *, skip: set[str]) -> None:
 
 
 def test_without_a_sacrum_nothing_is_named(blocks: dict[str, shapes.Block]) -> None:
-    seen = without(blocks, "S1", "S2", "S1-S2")
+    seen = without(blocks, "S1", "S2")
     result = measure_exam("exam", shapes.sagittal_stack(seen, shapes.sagittal_geometry()), [])
     assert names(result) == [None] * 7
     assert [row.ordinal for row in result.vertebrae] == list(range(1, 8))
@@ -207,20 +208,37 @@ def test_without_a_sacrum_nothing_is_named(blocks: dict[str, shapes.Block]) -> N
 
 
 def test_undecided_levels_still_have_muscles_at_discs(blocks: dict[str, shapes.Block], axial: LabelledStack) -> None:
-    seen = without(blocks, "S1", "S2", "S1-S2", "L5-S1")
+    seen = without(blocks, "S1", "S2", "L5-S1")
     result = measure_exam("exam", shapes.sagittal_stack(seen, shapes.sagittal_geometry()), [axial])
     assert {row.level for row in result.muscle_levels} == {"disc-1", "disc-2"}
 
 
-def test_a_lumbar_body_below_the_sacral_one_is_a_conflict(sagittal: LabelledStack) -> None:
-    """L5 called sacral and S1 called lumbar: no names."""
+def test_a_swapped_class_is_outvoted_by_shape_and_discs_and_costs_confidence(
+    sagittal: LabelledStack, measured: Measurements
+) -> None:
+    """L5 called sacral and S1 called lumbar."""
     labels = sagittal.labels["vertebral_body"].copy()
     result = measure_exam("exam", sagittal, [])
     assert result.sagittal is not None
     instances = result.sagittal.labels["body_instances"]
     labels[instances == 1], labels[instances == 2] = 1, 2
     result = measure_exam("exam", edited(sagittal, vertebral_body=labels), [])
-    assert names(result) == [None] * 8
+    assert names(result) == names(measured)
+    assert result.vertebrae[0].level_confidence < measured.vertebrae[0].level_confidence
+    assert "+sacral_share" in measured.vertebrae[0].level_evidence
+    assert "+sacral_share" not in result.vertebrae[0].level_evidence
+    assert "+disc_above" in result.vertebrae[0].level_evidence
+
+
+def test_an_l5_called_sacral_with_the_shape_of_one_is_not_named(blocks: dict[str, shapes.Block]) -> None:
+    """Everything but the place speaks for another S1: no names."""
+    square = {name: replace(block, taper=1.0) if name == "S1" else block for name, block in blocks.items()}
+    square["S2"] = replace(blocks["S2"], depth_mm=33.0, taper=1.0)
+    square["S1-S2"] = shapes.Block(
+        "S1-S2", (blocks["S1"].centre_mm + blocks["S2"].centre_mm) / 2, 49.0, 4.0, 34.0, 44.0
+    )
+    result = measure_exam("exam", shapes.sagittal_stack(square, shapes.sagittal_geometry()), [])
+    assert set(names(result)) == {None}
     assert result.reason == "levels_undecided"
 
 
@@ -330,7 +348,7 @@ def test_what_is_not_spine_is_removed_and_counted(sagittal: LabelledStack, block
 def test_a_body_cut_by_the_border_has_no_heights(blocks: dict[str, shapes.Block]) -> None:
     top = blocks["T11"].centre_mm[2]
     geometry = shapes.sagittal_geometry(middle_mm=(1.0, 0.0, float(top) - 511 / 2 * 0.65))
-    result = measure_exam("exam", shapes.sagittal_stack(without(blocks, "S2", "S1-S2"), geometry), [])
+    result = measure_exam("exam", shapes.sagittal_stack(without(blocks, "S2"), geometry), [])
     highest = result.vertebrae[-1]
     assert highest.level == "T11"
     assert highest.touches_border

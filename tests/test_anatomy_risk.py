@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.anatomy_risk import calibration_table, group_of, risk_table, upper_bound
+from models.phantom.study import COUNT_KNOWN
+from pipelines.anatomy_risk import calibration_table, decidable, group_of, risk_table, upper_bound
 from pipelines.anatomy_score import ScoredExam, ScoredStructure
 
 
@@ -54,12 +57,15 @@ def test_the_landmark_alone_covers_no_exam() -> None:
 
 
 def test_usual_anatomy_variants_and_partial_views_are_told_apart() -> None:
-    exams = [exam(), exam(stratum="6 lumbar"), exam(stratum="no sacrum", complete=False)]
+    known = replace(exam(), conditions=("4 lumbar", COUNT_KNOWN))
+    exams = [exam(), exam(stratum="6 lumbar"), known, exam(stratum="no sacrum", complete=False)]
     assert [group_of(one) for one in exams] == [
-        "complete, 5 lumbar",
-        "complete, 4 or 6 lumbar",
+        "complete, 5 lumbar, number not known",
+        "complete, 4 or 6 lumbar, number not known",
+        "complete, 4 or 6 lumbar, number known",
         "partial field of view",
     ]
+    assert [decidable(one) for one in exams] == [True, False, True, False]
     assert set(risk_table(exams)) == {"all exams", *map(group_of, exams)}
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from cohort.archive.demographics import Demographics, exam_demographics, read_subjects
+from cohort.archive.demographics import Demographics, VertebraCount, exam_demographics, exam_vertebrae, read_subjects
 from cohort.archive.pseudonym import Pseudonyms
 from cohort.errors import ConfigurationError
 from cohort.rows import FileRow
@@ -189,3 +189,30 @@ def test_wrong_table_says_where_and_quotes_nothing(tmp_path: Path, content: str,
     with pytest.raises(ConfigurationError, match=message) as caught:
         read_subjects(path, PSEUDONYMS)
     assert "SECRET" not in str(caught.value)
+
+
+def test_numbers_of_vertebrae_come_from_the_table_alone(tmp_path: Path) -> None:
+    path = tmp_path / "subjects.csv"
+    path.write_text("patient_id,lumbar_vertebrae,thoracic_vertebrae\n0042,6,\nother,5,13\n")
+    table = read_subjects(path, PSEUDONYMS)
+    assert exam_vertebrae([row()], table) == (VertebraCount(6, None), [])
+    assert exam_vertebrae([row()]) == (VertebraCount(), [])
+    assert exam_demographics([row()], table)[0] == Demographics()
+
+
+def test_impossible_and_contradictory_numbers_of_vertebrae_are_reported(tmp_path: Path) -> None:
+    path = tmp_path / "subjects.csv"
+    path.write_text("patient_id,lumbar_vertebrae,thoracic_vertebrae\n0042,7,12\n0042,,13\n")
+    found, flags = exam_vertebrae([row()], read_subjects(path, PSEUDONYMS))
+    assert found == VertebraCount()
+    assert [(flag.reason, flag.structure, flag.value) for flag in flags] == [
+        ("implausible_demographics", "lumbar_vertebrae", 7.0),
+        ("conflicting_demographics", "thoracic_vertebrae", None),
+    ]
+
+
+def test_half_a_vertebra_is_an_error_of_the_table(tmp_path: Path) -> None:
+    path = tmp_path / "subjects.csv"
+    path.write_text("patient_id,lumbar_vertebrae\n0042,5.5\n")
+    with pytest.raises(ConfigurationError, match="row 1, column lumbar_vertebrae: not a whole number"):
+        read_subjects(path, PSEUDONYMS)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
+from cohort.archive.demographics import VertebraCount
 from cohort.archive.listing import list_files
 from cohort.archive.pseudonym import Pseudonyms
 from cohort.archive.scan import read_file_rows
@@ -91,7 +92,10 @@ def measured(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     labels = store / "labels.zarr"
     write_labels(labels, [_true_labels(exam, stack) for stack in stored.stacks], {})
     item = WorkItem(
-        found.exam_id, "measure", FINGERPRINT, MeasureTask(store, converted.path, "labels.zarr", overlays=True)
+        found.exam_id,
+        "measure",
+        FINGERPRINT,
+        MeasureTask(store, converted.path, "labels.zarr", VertebraCount(), overlays=True),
     )
     result = measure(item)
     base = {sex: build_base_model(name, folder / f"{name}.osim") for sex, name in (("M", "male"), ("F", "female"))}

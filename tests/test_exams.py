@@ -9,9 +9,12 @@ from typing import Any
 from mri_rows import gradient_echo, series, spin_echo
 
 from cohort.archive.candidates import SelectRules
+from cohort.archive.demographics import VertebraCount, read_subjects
+from cohort.archive.pseudonym import Pseudonyms
 from cohort.rows import ExamRow, FileRow, LedgerRow, QualityRow
 from cohort.tables.buckets import create_tables, read_objects
 from pipelines.exams import Artefacts, Exam, group_exams, plan_exam
+from pipelines.fingerprint import STAGES
 from pipelines.summary import exam_row, update_exam_tables
 
 ARTEFACTS = Artefacts(weights={"disc": "ab"}, base_models={"F": "cd", "M": "ef"}, tasks=("standing",))
@@ -55,6 +58,18 @@ def test_frames_and_content_count_and_the_order_of_the_files_does_not() -> None:
     assert plans(frames[:15], SelectRules()) != plans(frames[15:], SelectRules())
     changed = [replace(row, content_sha256="sha-other") for row in frames]
     assert plans(changed, SelectRules()) != {"a": before}
+
+
+def test_a_known_number_of_vertebrae_redoes_what_is_named_and_nothing_before(tmp_path: Path) -> None:
+    pseudonyms = Pseudonyms(bytes(32))
+    table = tmp_path / "subjects.csv"
+    table.write_text("patient_id,lumbar_vertebrae\n1,6\n")
+    rows = [replace(row, subject_id=pseudonyms.subject_id("1")) for row in archive() if row.exam_id == "a"]
+    (before,), (after,) = group_exams(rows, None), group_exams(rows, read_subjects(table, pseudonyms))
+    assert after.vertebrae == VertebraCount(6, None)
+    first, second = (plan_exam(exam, ARTEFACTS) for exam in (before, after))
+    assert {stage for stage in STAGES if getattr(first, stage) != getattr(second, stage)} == {"measure", "load"}
+    assert exam_row(after, None, {}).lumbar_vertebrae == 6
 
 
 def test_one_identifier_in_a_plain_and_in_a_multi_frame_file_has_a_fingerprint() -> None:

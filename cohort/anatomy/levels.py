@@ -1,9 +1,9 @@
 """Name vertebrae and discs from the sacrum upward, or say that it cannot be decided.
 
-The only landmark is the sacrum: the uppermost piece that the network called sacral is S1, the next is L5, and so on by
-counting. Six bodies above S1 are therefore L5 to T12, never L6: a sixth lumbar vertebra, a thirteenth rib or a
-sacralised L5 cannot be told from a sagittal count alone, and a name that is wrong by one is worse than none.
-Conflicting evidence gives no names at all (`levels_undecided`), and a missing body ends the names there.
+Three questions, each with its own probability: which piece is S1 (`sacrum`), how many lumbar vertebrae there are
+(`vertebral_count`), and whether bodies were lost on the way up. Their product is the confidence of a name. A name that
+is wrong by one is worse than none: below `UNDECIDED` nothing is named (`levels_undecided`), and a missing body ends the
+names there. Only names of at least `CONFIDENT` should be used without a look at the picture.
 """
 
 from __future__ import annotations
@@ -11,34 +11,34 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Final
 
 import numpy as np
 
 from cohort.anatomy.instances import Piece
 from cohort.anatomy.quality import Flag, check
-from cohort.terms import disc_name
+from cohort.anatomy.sacrum import Sacrum
+from cohort.anatomy.vertebral_count import Count
 
-COUNTED = ("S1", "L5", "L4", "L3", "L2", "L1", "T12", "T11", "T10", "T9", "T8")
-"""Names from caudal to cranial without variants."""
-
-BASE_CONFIDENCE = 0.95
-"""Never certain: lumbosacral transitional vertebrae, which counting may misname, are seen in 4-30 % of people,
-depending on their definition (Konin & Walz, AJNR 2010). The number itself is an own choice."""
-STEP_CONFIDENCE = 0.99
-"""Each body counted may be two or none: neighbouring vertebrae are mixed in 1-2 % of cases (TotalSegmentator issue
-291)."""
-SACRAL_TILT_DEG = (12.0, 72.0)
-"""Supine lumbosacral angle 44.5 +- 9.9 degrees, range 18-71 (n = 274), widened by the reading error."""
-LOW_CONFIDENCE = 0.7
-UNDECIDED_CONFIDENCE = 0.4
-MISSING_BODY_SPACING = 1.5
-"""A distance of this many median distances hides a body: neighbours differ by at most 1.3 (T11-T12 31 mm, L4-L5 40
-mm)."""
-VARIANT_DISC_SHARE = 0.6
-"""A disc below S1 of this share of the median lumbar disc volume is no rudiment (S1-S2 rudiments: 2-5 mm high)."""
-MIN_S1_SHARE = 0.25
-"""A sacral piece smaller than this share of the body above it is a corner of the field of view or a misclassified
-rim."""
+CONFIDENT: Final = 0.95
+"""Names from here on may be used without a look. More than the share of people with five lumbar vertebrae (0.924), so
+that a count from the sacrum alone never reaches it."""
+LOW_CONFIDENCE: Final = 0.8
+UNDECIDED: Final = 0.6
+"""A name must be clearly more probable than all others together. Own choice."""
+STEP_CONFIDENCE: Final = 0.997
+"""Each body counted may be two or none. TotalSegmentator mixes neighbours in 1-2 % of its cases (its issue 291), over
+five to ten vertebrae each."""
+CONFLICT_FACTOR: Final = 0.7
+"""Confidence left where the axial slices contradict the discs; own choice, so that no name stays `CONFIDENT`."""
+USUAL_STEP: Final = (0.6, 1.5)
+"""Distances of this many median distances neither hide a body nor lie between the parts of one: neighbours differ by at
+most 1.3 (T11-T12 31 mm, L4-L5 40 mm), and a body crushed to half its height takes 0.7."""
+VARIANT_DISC_SHARE: Final = 0.6
+"""A disc below S1 of this share of the median lumbar disc volume is no rudiment (S1-S2 rudiments: 2-5 mm high); in
+lumbarisation all patients have a well-formed S1-S2 disc (Tokgoz et al. 2014)."""
+VARIANT_PROBABILITY: Final = 0.2
+"""Probability of another number than five from which the exam is flagged, and of another piece as S1. Own choice."""
 
 
 @dataclass(frozen=True)
@@ -59,53 +59,52 @@ class Levels:
     bodies: tuple[Named, ...]
     discs: tuple[Named, ...]
     flags: tuple[Flag, ...]
+    evidence: str
+    """Words of a closed vocabulary, each with + (supports the names) or - (speaks against them)."""
 
 
-def name_levels(bodies: Sequence[Piece], discs: Sequence[Piece], tilts_deg: Sequence[float | None]) -> Levels:
+def name_levels(
+    bodies: Sequence[Piece], discs: Sequence[Piece], sacrum: Sacrum, count: Count, conflicts: Sequence[Flag] = ()
+) -> Levels:
     """Name bodies and discs.
 
     Parameters
     ----------
     bodies, discs : pieces from caudal to cranial
-    tilts_deg : tilt of the superior endplate of each body, anterior lower positive; None where not measured
+    sacrum : which of `bodies` is S1
+    count : how many vertebrae there are
+    conflicts : what the axial slices have against it
     """
-    s1 = _uppermost_sacral(bodies)
-    conflict = s1 is None or _conflict(bodies, s1)
-    first = 0 if s1 is None else _lowest_kept(bodies, s1)
+    s1 = sacrum.s1
+    first = _lowest_kept(bodies, sacrum)
     kept = list(range(first, len(bodies)))
-    confidence = 0.0 if conflict or s1 is None else _sacral_confidence(bodies, discs, tilts_deg, s1)
-    flags = _spacing_flags([bodies[i] for i in kept])
-    if confidence < UNDECIDED_CONFIDENCE:
-        flags.append(Flag("levels_undecided", None, confidence, UNDECIDED_CONFIDENCE))
+    confidence = 0.0
+    if s1 is not None and _regular(bodies[s1:])[:1] != [False]:
+        confidence = sacrum.probability[s1] * count.confidence * CONFLICT_FACTOR ** len(conflicts)
+    flags = [*_spacing_flags([bodies[i] for i in kept]), *conflicts]
+    if s1 is None or confidence < UNDECIDED:
+        flags.append(Flag("levels_undecided", None, confidence, UNDECIDED))
         start = 0 if s1 is not None and first == s1 else 1
         named = [Named(index, start + i, None, 0.0) for i, index in enumerate(kept)]
     else:
         if confidence < LOW_CONFIDENCE:
             flags.append(Flag("levels_low_confidence", None, confidence, LOW_CONFIDENCE))
-        named = _count_up(bodies, kept, confidence)
-    named_discs, disc_flags = _name_discs(bodies, discs, named)
-    return Levels(tuple(named), tuple(named_discs), (*flags, *disc_flags))
+        kept = kept[s1 - first :]
+        named = _count_up(bodies, kept, confidence, count)
+    named_discs, disc_flags = _name_discs(bodies, discs, named, count)
+    variant = _variant_flags(sacrum, count)
+    return Levels(
+        tuple(named), tuple(named_discs), (*flags, *variant, *disc_flags), _evidence(sacrum, count, conflicts)
+    )
 
 
-def _uppermost_sacral(bodies: Sequence[Piece]) -> int | None:
-    sacral = [i for i, body in enumerate(bodies) if body.sacral_share > 0.5]
-    return sacral[-1] if sacral else None
-
-
-def _conflict(bodies: Sequence[Piece], s1: int) -> bool:
-    """Lumbar pieces below S1, a rim instead of S1, or a body missing right above it."""
-    if any(body.sacral_share <= 0.5 for body in bodies[:s1]):
-        return True
-    above = bodies[s1 + 1 :]
-    if above and bodies[s1].volume_cm3 < MIN_S1_SHARE * above[0].volume_cm3:
-        return True
-    return bool(above) and _spacings(bodies[s1:])[0] > MISSING_BODY_SPACING * _usual_spacing(bodies[s1:])
-
-
-def _lowest_kept(bodies: Sequence[Piece], s1: int) -> int:
-    """S1, or the lowest lumbar piece where one lies below it."""
-    lumbar = [i for i, body in enumerate(bodies[:s1]) if body.sacral_share <= 0.5]
-    return lumbar[0] if lumbar else s1
+def _lowest_kept(bodies: Sequence[Piece], sacrum: Sacrum) -> int:
+    """Index of the lowest piece that may be S1 or a body above it."""
+    if sacrum.s1 is None:
+        mobile = [i for i, body in enumerate(bodies) if body.sacral_share <= 0.5]
+        return mobile[0] if mobile else 0
+    possible = [i for i, probability in enumerate(sacrum.probability) if probability >= VARIANT_PROBABILITY]
+    return min([*possible, sacrum.s1])
 
 
 def _spacings(bodies: Sequence[Piece]) -> list[float]:
@@ -119,48 +118,33 @@ def _usual_spacing(bodies: Sequence[Piece]) -> float:
     return float(np.median(spacings)) if len(spacings) > 2 else 33.0
 
 
-def _sacral_confidence(
-    bodies: Sequence[Piece], discs: Sequence[Piece], tilts_deg: Sequence[float | None], s1: int
-) -> float:
-    """Product of the evidence that the piece is S1; factors are own choices, not fitted to data."""
-    confidence = BASE_CONFIDENCE * min(bodies[s1].sacral_share / 0.9, 1.0)
-    tilt = tilts_deg[s1]
-    if tilt is None or not SACRAL_TILT_DEG[0] <= tilt <= SACRAL_TILT_DEG[1]:
-        confidence *= 0.7
-    if len(bodies) < s1 + 3:
-        confidence *= 0.8
-    if s1 + 1 < len(bodies):
-        above = bodies[s1 + 1]
-        confidence *= min((1 - above.sacral_share) / 0.9, 1.0)
-        tilt_above = tilts_deg[s1 + 1]
-        if tilt is not None and tilt_above is not None and tilt < tilt_above - 5:
-            confidence *= 0.7
-        if not any(bodies[s1].arc_mm < disc.arc_mm < above.arc_mm for disc in discs):
-            confidence *= 0.9
-    return confidence
+def _regular(bodies: Sequence[Piece]) -> list[bool]:
+    """Of each step between neighbours: is it of a length that hides no body and divides none?
+
+    The highest piece is often cut by the border, and its centre lower than the body's: it may be as near as it likes.
+    """
+    low, high = (share * _usual_spacing(bodies) for share in USUAL_STEP)
+    spacings = _spacings(bodies)
+    return [low <= one <= high for one in spacings[:-1]] + [one <= high for one in spacings[-1:]]
 
 
-def _count_up(bodies: Sequence[Piece], kept: Sequence[int], confidence: float) -> list[Named]:
-    spacings = [0.0, *_spacings([bodies[i] for i in kept])]
-    usual = _usual_spacing([bodies[i] for i in kept])
+def _count_up(bodies: Sequence[Piece], kept: Sequence[int], confidence: float, count: Count) -> list[Named]:
+    regular = [True, *_regular([bodies[i] for i in kept])]
     named: list[Named] = []
-    known = True
-    for ordinal, (index, spacing) in enumerate(zip(kept, spacings, strict=True)):
-        known = known and spacing <= MISSING_BODY_SPACING * usual and ordinal < len(COUNTED)
-        level = COUNTED[ordinal] if known else None
-        named.append(Named(index, ordinal, level, confidence * STEP_CONFIDENCE**ordinal if known else 0.0))
+    for ordinal, index in enumerate(kept):
+        level = count.name(ordinal) if all(regular[: ordinal + 1]) else None
+        named.append(Named(index, ordinal, level, confidence * STEP_CONFIDENCE**ordinal if level else 0.0))
     return named
 
 
 def _spacing_flags(bodies: Sequence[Piece]) -> list[Flag]:
     flags = [flag for spacing in _spacings(bodies) for flag in check("body_spacing_mm", spacing, None)]
-    usual = _usual_spacing(bodies) if len(bodies) > 1 else 0.0
-    missing = sum(spacing > MISSING_BODY_SPACING * usual for spacing in _spacings(bodies))
-    return [*flags, Flag("count_mismatch", "vertebral_body", float(missing), 0.0)] if missing else flags
+    wrong = _regular(bodies).count(False)
+    return [*flags, Flag("count_mismatch", "vertebral_body", float(wrong), 0.0)] if wrong else flags
 
 
 def _name_discs(
-    bodies: Sequence[Piece], discs: Sequence[Piece], named: Sequence[Named]
+    bodies: Sequence[Piece], discs: Sequence[Piece], named: Sequence[Named], count: Count
 ) -> tuple[list[Named], list[Flag]]:
     arcs = [bodies[one.index].arc_mm for one in named]
     has_s1 = bool(named) and named[0].ordinal == 0
@@ -171,26 +155,20 @@ def _name_discs(
             continue  # inside the sacrum
         ordinal = max(gap if has_s1 else 1, result[-1].ordinal + 1 if result else 1)
         largest = max((i for i, other in enumerate(gap_of) if other == gap), key=lambda i: discs[i].volume_cm3)
-        level, confidence = _disc_level(named, gap) if index == largest else (None, 0.0)
+        level, confidence = _disc_level(named, gap, count) if index == largest else (None, 0.0)
         result.append(Named(index, ordinal, level, confidence))
-    return result, [*_disc_count_flags(named, gap_of), *_variant_flags(discs, gap_of, has_s1=has_s1)]
+    return result, [*_disc_count_flags(named, gap_of), *_sacral_disc_flags(discs, gap_of, has_s1=has_s1)]
 
 
-def _disc_level(named: Sequence[Named], gap: int) -> tuple[str | None, float]:
+def _disc_level(named: Sequence[Named], gap: int, count: Count) -> tuple[str | None, float]:
     """Name of the disc above the `gap` lowest bodies; above the highest body by counting on."""
-    if gap == 0:
+    if gap == 0 or named[gap - 1].level is None:
         return None, 0.0
     below = named[gap - 1]
-    if below.level is None:
-        return None, 0.0
-    if gap < len(named):
-        above = named[gap].level
-        confidence = min(below.confidence, named[gap].confidence)
-    else:
-        place = COUNTED.index(below.level) + 1
-        above = COUNTED[place] if place < len(COUNTED) else None
-        confidence = below.confidence * STEP_CONFIDENCE
-    return (disc_name(above, below.level), confidence) if above else (None, 0.0)
+    if gap == len(named):
+        return count.disc(below.ordinal), below.confidence * STEP_CONFIDENCE
+    above = named[gap]
+    return (count.disc(below.ordinal), above.confidence) if above.level else (None, 0.0)
 
 
 def _disc_count_flags(named: Sequence[Named], gap_of: Sequence[int]) -> list[Flag]:
@@ -201,10 +179,27 @@ def _disc_count_flags(named: Sequence[Named], gap_of: Sequence[int]) -> list[Fla
     return [Flag("count_mismatch", "disc", float(wrong), 0.0)] if wrong else []
 
 
-def _variant_flags(discs: Sequence[Piece], gap_of: Sequence[int], *, has_s1: bool) -> list[Flag]:
+def _sacral_disc_flags(discs: Sequence[Piece], gap_of: Sequence[int], *, has_s1: bool) -> list[Flag]:
     usual = [disc.volume_cm3 for disc, gap in zip(discs, gap_of, strict=True) if gap > 0]
     below = [disc.volume_cm3 for disc, gap in zip(discs, gap_of, strict=True) if gap == 0]
     if not has_s1 or not usual or not below:
         return []
     share = max(below) / float(np.median(usual))
     return [Flag("lumbar_variant", "S1-S2", share, VARIANT_DISC_SHARE)] if share > VARIANT_DISC_SHARE else []
+
+
+def _variant_flags(sacrum: Sacrum, count: Count) -> list[Flag]:
+    """Another number than five, likely or known, or a body that may as well belong to the sacrum."""
+    other = 1 - count.confidence if count.n_lumbar == 5 else count.confidence
+    flags = [Flag("lumbar_variant", None, other, VARIANT_PROBABILITY)] if other > VARIANT_PROBABILITY else []
+    if sacrum.s1 is None:
+        return flags
+    second = max((p for i, p in enumerate(sacrum.probability) if i != sacrum.s1), default=0.0)
+    return (
+        [*flags, Flag("lumbar_variant", "S1", second, VARIANT_PROBABILITY)] if second > VARIANT_PROBABILITY else flags
+    )
+
+
+def _evidence(sacrum: Sacrum, count: Count, conflicts: Sequence[Flag]) -> str:
+    words = [f"+{word}" for word in sacrum.supporting] + [f"-{word}" for word in sacrum.contradicting]
+    return " ".join([*words, f"+count_{count.source}", *("-axial" for _ in conflicts[:1])])

@@ -7,10 +7,12 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from cohort.anatomy.axial_levels import axial_evidence
 from cohort.anatomy.muscle_levels import muscle_level_rows
 from cohort.anatomy.muscles import area_flags, clean_muscles, judged, muscle_rows, side_flags
 from cohort.anatomy.quality import Flag, exam_status, quality_rows, uncertainty_flags, withheld
-from cohort.anatomy.spine import Spine, measure_spine
+from cohort.anatomy.spine import Column, Spine, find_column, measure_spine
+from cohort.anatomy.vertebral_count import known_count, most_likely_count
 from cohort.geometry import Floats, StackGeometry
 from cohort.rows import CurvatureRow, DiscRow, MuscleLevelRow, MuscleRow, QualityRow, VertebraRow
 from cohort.stacks import LabelledStack
@@ -47,12 +49,22 @@ class Muscles:
     """What was measured on the axial stacks."""
 
     rows: tuple[MuscleRow, ...]
-    levels: tuple[MuscleLevelRow, ...]
+    shared: tuple[tuple[int, StackGeometry], ...]
+    """(index in the exam store, geometry) of the stacks in the frame of reference of the sagittal one."""
+    doubts: tuple[Flag, ...]
+    """Flags of these that everything measured at a disc inherits."""
     flags: tuple[Flag, ...]
     cleaned: tuple[LabelledStack, ...]
 
 
-def measure_exam(exam_id: str, sagittal: LabelledStack | None, axial: Sequence[LabelledStack]) -> Measurements:
+def measure_exam(
+    exam_id: str,
+    sagittal: LabelledStack | None,
+    axial: Sequence[LabelledStack],
+    *,
+    n_lumbar: int | None = None,
+    n_thoracic: int | None = None,
+) -> Measurements:
     """Measure vertebrae, discs, curvature and muscles of one exam.
 
     Parameters
@@ -60,13 +72,23 @@ def measure_exam(exam_id: str, sagittal: LabelledStack | None, axial: Sequence[L
     sagittal : labels `vertebral_body` (1 body, 2 sacral body) and `disc` (1); any axis order; of several stacks the
         caller passes the one with most slices
     axial : labels `muscle` (values of `terms.MUSCLE_LABELS`), any axis order and obliquity
+    n_lumbar, n_thoracic : vertebrae of this person where somebody counted them on images of the whole spine
 
     Empty masks, missing stacks and stacks of another frame of reference give flags and fewer rows, never an error.
     """
-    spine = measure_spine(exam_id, sagittal) if sagittal is not None else Spine(flags=(Flag("no_t1_sagittal"),))
     frame = sagittal.stack.frame_of_reference_id if sagittal is not None else None
-    muscles = measure_muscles(exam_id, axial, spine, frame_of_reference_id=frame)
+    column = find_column(sagittal) if sagittal is not None else None
+    muscles = measure_muscles(exam_id, axial, column, frame_of_reference_id=frame)
+    spine = Spine(flags=(Flag("no_t1_sagittal"),))
+    if sagittal is not None and column is not None:
+        seen = axial_evidence(column.planes(), muscles.shared, muscles.rows)
+        count = known_count(n_lumbar, n_thoracic) or most_likely_count(seen.psoas_cm2)
+        spine = measure_spine(exam_id, sagittal, column, count, seen.conflicts)
+    levels: list[MuscleLevelRow] = []
     flags = (*spine.flags, *muscles.flags)
+    if muscles.shared:
+        levels, doubts = muscle_level_rows(exam_id, spine.planes, muscles.shared, muscles.rows, muscles.doubts)
+        flags = (*flags, *doubts)
     status, reason = exam_status(flags)
     if not spine.vertebrae and not spine.discs and not muscles.rows:
         status, reason = "refused", flags[0].reason
@@ -75,7 +97,7 @@ def measure_exam(exam_id: str, sagittal: LabelledStack | None, axial: Sequence[L
         vertebrae=tuple(withheld(row) for row in spine.vertebrae),
         discs=tuple(withheld(row) for row in spine.discs),
         muscles=tuple(withheld(judged(row)) for row in muscles.rows),
-        muscle_levels=tuple(withheld(row) for row in muscles.levels),
+        muscle_levels=tuple(withheld(row) for row in levels),
         curvature=withheld(spine.curvature) if spine.curvature else None,
         quality=quality_rows(exam_id, flags),
         status=status,
@@ -88,15 +110,20 @@ def measure_exam(exam_id: str, sagittal: LabelledStack | None, axial: Sequence[L
 
 
 def measure_muscles(
-    exam_id: str, axial: Sequence[LabelledStack], spine: Spine, *, frame_of_reference_id: str | None
+    exam_id: str, axial: Sequence[LabelledStack], column: Column | None, *, frame_of_reference_id: str | None
 ) -> Muscles:
-    """Measure muscles on all axial stacks, and at the discs on those that share the sagittal frame of reference."""
+    """Measure muscles on all slices of the axial stacks.
+
+    Parameters
+    ----------
+    column : the midline of stacks that share its frame of reference
+    """
     rows: list[MuscleRow] = []
     flags: list[Flag] = []
     cleaned: list[LabelledStack] = []
     shared: list[tuple[int, StackGeometry]] = []
     doubts: list[Flag] = []
-    spine_mm = np.array([[row.x_mm, row.y_mm, row.z_mm] for row in spine.vertebrae])
+    spine_mm = column.centroids_mm() if column else np.zeros((0, 3))
     for one in axial:
         same = frame_of_reference_id is not None and one.stack.frame_of_reference_id == frame_of_reference_id
         labels = clean_muscles(one.labels["muscle"], one.stack.geometry)
@@ -115,7 +142,4 @@ def measure_muscles(
             doubts += sides
         elif frame_of_reference_id is not None:
             flags.append(Flag("different_frame", f"axial stack {one.stack.index}"))
-    if not shared:
-        return Muscles(tuple(rows), (), tuple(flags), tuple(cleaned))
-    levels, level_flags = muscle_level_rows(exam_id, spine.planes, shared, rows, doubts)
-    return Muscles(tuple(rows), tuple(levels), (*flags, *level_flags), tuple(cleaned))
+    return Muscles(tuple(rows), tuple(shared), tuple(doubts), tuple(flags), tuple(cleaned))

@@ -15,6 +15,7 @@ from cohort.anatomy.muscle_levels import DiscPlane
 from cohort.anatomy.orientation import Orientation, crop_box, cropped, standing_order
 from cohort.anatomy.postprocess import clean_labels
 from cohort.anatomy.quality import VOLUME_ONLY, Flag, check, uncertainty_flags
+from cohort.anatomy.sacrum import Sacrum, find_sacrum
 from cohort.anatomy.spine_curve import SpineCurve
 from cohort.anatomy.vertebrae import (
     BodyShape,
@@ -24,7 +25,8 @@ from cohort.anatomy.vertebrae import (
     superior_endplate,
     vertebra_row,
 )
-from cohort.geometry import StackGeometry
+from cohort.anatomy.vertebral_count import Count
+from cohort.geometry import Floats, StackGeometry
 from cohort.rows import CurvatureRow, DiscRow, VertebraRow
 from cohort.stacks import LabelledStack, Labels
 from cohort.terms import DISC, SACRAL_BODY, VERTEBRAL_BODY
@@ -66,23 +68,86 @@ class _Cut:
     order: Orientation
 
 
-def measure_spine(exam_id: str, sagittal: LabelledStack) -> Spine:
-    """Measure vertebrae, discs and curvature on one sagittal stack."""
-    doubts = uncertainty_flags(sagittal.uncertainty)
+@dataclass(frozen=True, eq=False)
+class Column:
+    """Bodies and discs as they were found, before they are named."""
+
+    cut: _Cut
+    bodies: Instances
+    discs: Instances
+    sides: tuple[Sides, ...]
+    """Of each body."""
+    sacrum: Sacrum
+    normals: tuple[Floats, ...]
+    """Of each disc: [3] normal of its mid-plane, LPS, cranial."""
+
+    def centroids_mm(self) -> Floats:
+        """[n, 3] LPS of the bodies from the probable S1 upward, from caudal to cranial."""
+        kept = self.bodies.pieces[self.sacrum.s1 or 0 :]
+        return np.array([piece.centroid_mm for piece in kept]).reshape(-1, 3)
+
+    def planes(self) -> dict[int, DiscPlane]:
+        """Place above S1 (0 is the lumbosacral disc) -> mid-plane of the disc, the largest where there are several;
+        empty where S1 is not known."""
+        if self.sacrum.s1 is None:
+            return {}
+        arcs = [body.arc_mm for body in self.bodies.pieces[self.sacrum.s1 :]]
+        planes: dict[int, DiscPlane] = {}
+        for disc, normal in sorted(
+            zip(self.discs.pieces, self.normals, strict=True), key=lambda one: one[0].volume_cm3
+        ):
+            place = int(np.searchsorted(arcs, disc.arc_mm)) - 1
+            if place >= 0:
+                planes[place] = DiscPlane(f"disc-{place + 1}", np.array(disc.centroid_mm), normal)
+        return planes
+
+
+def find_column(sagittal: LabelledStack) -> Column:
+    """Separate bodies and discs of one sagittal stack and find the sacrum among them."""
     cut = _cut(sagittal)
     curve = spine_curve(cut.bodies > 0, cut.discs > 0, cut.geometry)
     if curve is None:
-        missing = (Flag("no_vertebrae"), Flag("no_discs"), *doubts)
-        return Spine(flags=missing, cleaned=_cleaned(sagittal, cut, None, None))
+        return Column(cut, _nothing(cut), _nothing(cut), (), Sacrum((), 1.0), ())
     bodies = separate_bodies(cut.bodies, cut.discs > 0, cut.geometry, curve)
     discs = separate_discs(cut.discs > 0, bodies, cut.geometry, curve)
-    sides = [_body_sides(bodies, label, cut.geometry, curve) for label in range(1, len(bodies.pieces) + 1)]
-    levels = name_levels(
-        bodies.pieces, discs.pieces, [endplate.tilt_deg if endplate else None for _, endplate in sides]
+    return Column(
+        cut=cut,
+        bodies=bodies,
+        discs=discs,
+        sides=tuple(_body_sides(bodies, label, cut.geometry, curve) for label in range(1, len(bodies.pieces) + 1)),
+        sacrum=find_sacrum(bodies, discs.pieces, cut.geometry, picture=cut.full),
+        normals=tuple(_normal(discs, label, cut.geometry) for label in range(1, len(discs.pieces) + 1)),
     )
+
+
+def _nothing(cut: _Cut) -> Instances:
+    return Instances(np.zeros(cut.bodies.shape, np.uint8), (), ())
+
+
+def _normal(discs: Instances, label: int, geometry: StackGeometry) -> Floats:
+    corner = np.array([edge.start for edge in discs.boxes[label - 1]])
+    return mid_plane_normal(geometry.to_lps(np.argwhere(discs.mask(label)) + corner))
+
+
+def measure_spine(
+    exam_id: str, sagittal: LabelledStack, column: Column, count: Count, conflicts: Sequence[Flag] = ()
+) -> Spine:
+    """Name and measure the vertebrae and discs of one sagittal stack, and its curvature.
+
+    Parameters
+    ----------
+    column : what `find_column` found in it
+    count, conflicts : see `levels.name_levels`
+    """
+    cut, bodies, discs = column.cut, column.bodies, column.discs
+    doubts = uncertainty_flags(sagittal.uncertainty)
+    if not bodies.pieces and not discs.pieces:
+        missing = (Flag("no_vertebrae"), Flag("no_discs"), *doubts)
+        return Spine(flags=missing, cleaned=_cleaned(sagittal, cut, None, None))
+    levels = name_levels(bodies.pieces, discs.pieces, column.sacrum, count, conflicts)
     doubts += _found_flags(cut, bodies, discs, levels)
-    vertebrae, used, body_flags = _vertebra_rows(exam_id, cut, bodies, levels.bodies, sides)
-    disc_rows, disc_shapes, planes, disc_flags = _disc_rows(exam_id, cut, discs, levels.discs)
+    vertebrae, used, body_flags = _vertebra_rows(exam_id, cut, bodies, levels, column.sides)
+    disc_rows, disc_shapes, disc_flags = _disc_rows(exam_id, cut, discs, levels.discs)
     curvature = curvature_row(
         exam_id,
         {row.level: np.array([row.x_mm, row.y_mm, row.z_mm]) for row in vertebrae if row.level},
@@ -94,17 +159,24 @@ def measure_spine(exam_id: str, sagittal: LabelledStack) -> Spine:
             if flag.structure in CURVATURE_RESTS_ON and flag.reason not in VOLUME_ONLY
         ],
     )
-    body_map = _renumbered(bodies.labels, levels.bodies)
-    disc_map = _renumbered(discs.labels, levels.discs)
     return Spine(
         vertebrae=tuple(vertebrae),
         discs=tuple(disc_rows),
         curvature=curvature,
         flags=(*doubts, *body_flags, *disc_flags),
-        planes=tuple(planes),
+        planes=tuple(
+            DiscPlane(
+                one.level or f"disc-{one.ordinal}",
+                np.array(discs.pieces[one.index].centroid_mm),
+                column.normals[one.index],
+            )
+            for one in levels.discs
+        ),
         endplates={i: endplate for i, (_, endplate) in used.items()},
         disc_shapes=disc_shapes,
-        cleaned=_cleaned(sagittal, cut, body_map, disc_map),
+        cleaned=_cleaned(
+            sagittal, cut, _renumbered(bodies.labels, levels.bodies), _renumbered(discs.labels, levels.discs)
+        ),
     )
 
 
@@ -175,13 +247,13 @@ def _extent(instances: Instances, label: int, cut: _Cut) -> tuple[int, bool, boo
 
 
 def _vertebra_rows(
-    exam_id: str, cut: _Cut, bodies: Instances, named: Sequence[Named], sides: Sequence[Sides]
+    exam_id: str, cut: _Cut, bodies: Instances, levels: Levels, sides: Sequence[Sides]
 ) -> tuple[list[VertebraRow], dict[int, tuple[BodyShape | None, Endplate]], list[Flag]]:
     """Rows, the shapes that may be used (index of the row -> shape, endplate), and flags."""
     rows: list[VertebraRow] = []
     used: dict[int, tuple[BodyShape | None, Endplate]] = {}
     flags: list[Flag] = []
-    for i, one in enumerate(named):
+    for i, one in enumerate(levels.bodies):
         seen, border, outermost = _extent(bodies, one.index + 1, cut)
         shape, endplate = sides[one.index]
         row, own = vertebra_row(
@@ -193,6 +265,7 @@ def _vertebra_rows(
             slices_seen=seen,
             touches_border=border,
             outermost_slice=outermost,
+            evidence=levels.evidence,
         )
         rows.append(row)
         flags += own
@@ -203,10 +276,9 @@ def _vertebra_rows(
 
 def _disc_rows(
     exam_id: str, cut: _Cut, discs: Instances, named: Sequence[Named]
-) -> tuple[list[DiscRow], dict[int, DiscShape], list[DiscPlane], list[Flag]]:
+) -> tuple[list[DiscRow], dict[int, DiscShape], list[Flag]]:
     rows: list[DiscRow] = []
     shapes: dict[int, DiscShape] = {}
-    planes: list[DiscPlane] = []
     flags: list[Flag] = []
     for i, one in enumerate(named):
         label, piece = one.index + 1, discs.pieces[one.index]
@@ -227,10 +299,7 @@ def _disc_rows(
         flags += own
         if shape is not None and not border:
             shapes[i] = shape
-        corner = np.array([edge.start for edge in discs.boxes[label - 1]])
-        normal = mid_plane_normal(cut.geometry.to_lps(np.argwhere(discs.mask(label)) + corner))
-        planes.append(DiscPlane(one.level or f"disc-{one.ordinal}", np.array(piece.centroid_mm), normal))
-    return rows, shapes, planes, flags
+    return rows, shapes, flags
 
 
 def _renumbered(labels: Labels, named: Sequence[Named]) -> Labels:

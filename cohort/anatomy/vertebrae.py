@@ -218,6 +218,7 @@ def vertebra_row(
     slices_seen: int,
     touches_border: bool,
     outermost_slice: bool,
+    evidence: str,
 ) -> tuple[VertebraRow, list[Flag]]:
     """Row of one vertebral body and its flags; a body cut by the image border keeps only centroid and volume."""
     structure = named.level or f"body-{named.ordinal}"
@@ -239,6 +240,7 @@ def vertebra_row(
         ordinal=named.ordinal,
         level=named.level,
         level_confidence=named.confidence,
+        level_evidence=evidence,
         x_mm=x,
         y_mm=y,
         z_mm=z,

@@ -1,4 +1,5 @@
-"""Sex, age, height and weight of an exam: from its files, and from a table of subjects that overrides them.
+"""Sex, age, height and weight of an exam: from its files, and from a table of subjects that overrides them. And the
+number of a person's vertebrae, which only that table can know.
 
 Values outside human range are dropped and reported, never repaired: 175 might be centimetres, or a typing error. A 0
 is what scanners write for a height or weight that nobody entered: it is reported too, unless another file knows better.
@@ -22,15 +23,25 @@ PLAUSIBLE: Final[dict[str, tuple[float, float]]] = {
     "age_years": (0.0, float(OLDEST_PLAUSIBLE_AGE_YEARS)),
     "height_m": (1.20, 2.30),
     "weight_kg": (30.0, 250.0),
+    "lumbar_vertebrae": (4.0, 6.0),
+    "thoracic_vertebrae": (11.0, 13.0),
 }
 """Range of each value that is believed."""
-SAME_VALUE: Final[dict[str, float]] = {"age_years": 1.0, "height_m": 0.01, "weight_kg": 1.0}
+SAME_VALUE: Final[dict[str, float]] = {
+    "age_years": 1.0,
+    "height_m": 0.01,
+    "weight_kg": 1.0,
+    "lumbar_vertebrae": 0.0,
+    "thoracic_vertebrae": 0.0,
+}
 """Values of one exam that differ by no more are roundings of one another."""
 CONTRADICTION: Final[dict[str, float]] = {"age_years": 2.0, "height_m": 0.10, "weight_kg": 20.0}
 """A table that differs from the files by more than rounding, shoes and some months explain: perhaps another person."""
 KEY_COLUMNS: Final = ("patient_id", "accession_number", "study_instance_uid")
 ISSUER_COLUMN: Final = "issuer_of_patient_id"
 VALUE_COLUMNS: Final = ("sex", "age_years", "height_m", "weight_kg")
+COUNT_COLUMNS: Final = ("lumbar_vertebrae", "thoracic_vertebrae")
+"""Of the table alone: no attribute of DICOM holds them."""
 _MISSING: Final = frozenset(("", "na", "n/a", "nan", "none", "null", "-", "unknown"))
 _SEX_WORDS: Final[dict[str, str | None]] = {"f": "F", "female": "F", "m": "M", "male": "M", "o": None, "other": None}
 
@@ -53,8 +64,16 @@ class Demographics:
 
 
 @dataclass(frozen=True)
+class VertebraCount:
+    """How many vertebrae somebody counted on images of the whole spine; None where nobody did."""
+
+    lumbar: int | None = None
+    thoracic: int | None = None
+
+
+@dataclass(frozen=True)
 class SubjectTable:
-    """Sex, age, height and weight by pseudonym, as the user's table gives them."""
+    """Sex, age, height, weight and vertebrae by pseudonym, as the user's table gives them."""
 
     values: Mapping[str, Mapping[str, frozenset[Any]]] = field(default_factory=dict)
     """Pseudonym of the exam, accession number or patient -> column -> all values of its lines."""
@@ -106,6 +125,18 @@ def exam_demographics(
                     flags.append(_flag(exam_id, "conflicting_demographics", column))
                 break
     return Demographics(**found), _without_repetition(flags)
+
+
+def exam_vertebrae(
+    rows: Sequence[FileRow], subjects: SubjectTable | None = None
+) -> tuple[VertebraCount, list[QualityRow]]:
+    """Numbers of vertebrae of one exam from the table of subjects, and flags of contradictory or impossible ones."""
+    if subjects is None:
+        return VertebraCount(), []
+    flags: list[QualityRow] = []
+    exam_id = next((row.exam_id for row in rows if row.exam_id), "")
+    lumbar, thoracic = (_agreed(exam_id, column, subjects.known(rows, column), flags) for column in COUNT_COLUMNS)
+    return VertebraCount(lumbar, thoracic), _without_repetition(flags)
 
 
 def _in_files(rows: Sequence[FileRow], column: str) -> frozenset[Any]:
@@ -160,8 +191,8 @@ def read_subjects(path: Path, pseudonyms: Pseudonyms) -> SubjectTable:
 
     One line per patient, accession number or study: at least one of the columns `patient_id` (with
     `issuer_of_patient_id` where the files name an issuer), `accession_number` or `study_instance_uid`, and any of
-    `sex` (F or M), `age_years`, `height_m`, `weight_kg`. The finest identifier of a line is its key. Identifiers are
-    hashed at once and not kept.
+    `sex` (F or M), `age_years`, `height_m`, `weight_kg`, `lumbar_vertebrae` and `thoracic_vertebrae`. The finest
+    identifier of a line is its key. Identifiers are hashed at once and not kept.
 
     Raises
     ------
@@ -178,7 +209,7 @@ def read_subjects(path: Path, pseudonyms: Pseudonyms) -> SubjectTable:
     table: dict[str, dict[str, set[Any]]] = {}
     for number, line in enumerate(lines, start=1):
         columns = table.setdefault(_key(line, number, pseudonyms), {})
-        for column in VALUE_COLUMNS:
+        for column in (*VALUE_COLUMNS, *COUNT_COLUMNS):
             value = _value(column, line.get(column, ""), number)
             if value is not None:
                 columns.setdefault(column, set()).add(value)
@@ -218,11 +249,11 @@ def _text(cell: object) -> str:
 
 def _require_columns(names: Iterable[str]) -> None:
     given = set(names)
-    unknown = sorted(given.difference(KEY_COLUMNS, VALUE_COLUMNS, {ISSUER_COLUMN}))
-    if unknown or not given.intersection(KEY_COLUMNS) or not given.intersection(VALUE_COLUMNS):
+    values = (*VALUE_COLUMNS, *COUNT_COLUMNS)
+    unknown = sorted(given.difference(KEY_COLUMNS, values, {ISSUER_COLUMN}))
+    if unknown or not given.intersection(KEY_COLUMNS) or not given.intersection(values):
         raise ConfigurationError(
-            f"subject table: unknown columns {unknown}; wanted one of {list(KEY_COLUMNS)} and any of "
-            f"{list(VALUE_COLUMNS)}"
+            f"subject table: unknown columns {unknown}; wanted one of {list(KEY_COLUMNS)} and any of {list(values)}"
         )
 
 
@@ -250,4 +281,8 @@ def _value(column: str, cell: str, number: int) -> Any:
         value = math.nan
     if not math.isfinite(value):
         raise ConfigurationError(f"subject table: row {number}, column {column}: not a number")
+    if column in COUNT_COLUMNS:
+        if not value.is_integer():
+            raise ConfigurationError(f"subject table: row {number}, column {column}: not a whole number")
+        return int(value)
     return value

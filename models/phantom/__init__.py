@@ -11,5 +11,5 @@ them.
 
 from typing import Final
 
-PHANTOM_VERSION: Final = 4
+PHANTOM_VERSION: Final = 5
 """Raised by hand whenever the same seed gives another picture; pools and model cards carry it (docs/phantom.md)."""

@@ -86,8 +86,8 @@ def _track(anatomy: Anatomy) -> npt.NDArray[np.float64]:
     bodies = [body for body in anatomy.bodies if not body.sacral or body.name in ("S1", "S2")]
     z = np.array([body.centre[2] for body in bodies])
     first = next(k for k, body in enumerate(bodies) if body.name == "S1")
-    # in variants the lowest lumbar body stays at level 4, whatever its name
-    level = np.array([5.0 + first - k for k in range(len(bodies))])
+    n_lumbar = sum(body.name.startswith("L") for body in bodies)
+    level = np.array([_level(k - first, n_lumbar) for k in range(len(bodies))])
     width = [body.width_mm for body in bodies]
     columns = [np.interp(_Z_MM, z, [body.centre[k] for body in bodies]) for k in (0, 1)]
     columns += [np.interp(_Z_MM, z, width), np.interp(_Z_MM, z, level)]
@@ -98,6 +98,17 @@ def _track(anatomy: Anatomy) -> npt.NDArray[np.float64]:
     smooth = [gaussian_filter1d(column, 8.0, mode="nearest") for column in columns]
     back = gaussian_filter1d(columns[1] + tables.SPINOUS_TIP * columns[2], 25.0, mode="nearest")
     return np.stack([*smooth, back], axis=1)
+
+
+def _level(place: int, n_lumbar: int) -> float:
+    """Level coordinate of the body `place` steps above S1.
+
+    Muscles reach from the last rib to the pelvis in people with four or six lumbar vertebrae, too: their five lumbar
+    levels are spread over as many bodies as there are.
+    """
+    if place <= 0:
+        return 5.0 - place
+    return 4.0 * (n_lumbar - place) / (n_lumbar - 1) if place <= n_lumbar else float(n_lumbar - place)
 
 
 def paint_soft_tissue(soft: SoftTissue, cloud: Cloud) -> tuple[Bytes, Bytes]:

@@ -62,6 +62,9 @@ MUSCLE_BOX: Final = (slice(32, 228), slice(14, 242))
 """Rows and columns of the 256 x 256 axial pictures that hold every muscle: the rest costs time and changes nothing."""
 
 
+COUNT_KNOWN: Final = "number of vertebrae known"
+
+
 @dataclass(frozen=True)
 class Acquisition:
     """How the sagittal stack of an exam is laid."""
@@ -91,6 +94,8 @@ class StudyExam:
     stratum: str
     plan: ExamPlan
     acquisition: Acquisition
+    count_known: bool
+    """Somebody has counted this person's vertebrae: the measurements are told, as by a table of subjects."""
 
     @property
     def conditions(self) -> tuple[str, ...]:
@@ -101,6 +106,7 @@ class StudyExam:
             "slices < 4.5 mm apart": grid.gap_mm < 4.5,
             "pixels not square": abs(grid.pixel_mm[0] - grid.pixel_mm[1]) > 0.05,
             "axes swapped or reversed": grid.order.swap or any(grid.order.flip),
+            COUNT_KNOWN: self.count_known,
             f"axial {self.plan.axial.replace('_', ' ')}": True,
         }
         return (self.stratum, *(name for name, holds in named.items() if holds))
@@ -138,7 +144,8 @@ def _draw(number: int, name: str, turn: int, rng: np.random.Generator) -> StudyE
         findings=stratum.findings[turn % len(stratum.findings)],
     )
     top, bottom = (edges[turn % len(edges)] for edges in (stratum.top, stratum.bottom))
-    return StudyExam(number, name, plan, _acquisition(name, turn, top, bottom, rng))
+    acquisition = _acquisition(name, turn, top, bottom, rng)
+    return StudyExam(number, name, plan, acquisition, count_known=turn % 2 == 1)
 
 
 def _acquisition(name: str, turn: int, top: Edge, bottom: Edge, rng: np.random.Generator) -> Acquisition:

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from cohort.anatomy.levels import COUNTED
+from cohort.anatomy.vertebral_count import USUAL
 from cohort.geometry import Floats, StackGeometry
 from cohort.stacks import Labels
 from cohort.terms import MUSCLE_LABELS, disc_name
@@ -138,7 +138,7 @@ def _endplate_normal(body: Body, side: int) -> Floats:
 
 def _counted(anatomy: Anatomy, k: int) -> str:
     place = k - anatomy.first_mobile + 1
-    return COUNTED[place] if place < len(COUNTED) else f"{place} above S1"
+    return USUAL.name(place) or f"{place} above S1"
 
 
 def _points(anatomy: Anatomy) -> tuple[dict[int, Floats], dict[int, Floats]]:
