@@ -84,7 +84,7 @@ def test_without_a_sacrum_names_are_refused(scores: list[tuple[ScoredExam, Score
 
 
 def test_results_have_the_figures_and_become_tables(scores: list[tuple[ScoredExam, ScoredExam]]) -> None:
-    wrong = replace(scores[0][1], structures=(structure("L3", 0.9),))
+    wrong = replace(scores[0][1], structures=(structure("L3", CONFIDENT),))
     results = json.loads(json.dumps(anatomy_results([*scores, (scores[0][0], wrong)], {}), allow_nan=False))
     assert all(key in results and f"degraded_{key}" in results for key in KEYS)
     assert results["levels_wrong_confident"] == 0
