@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from cohort.anatomy.levels import CONFIDENT
 from cohort.anatomy.measure import Measurements, measure_exam
 from cohort.anatomy.quality import LIMITS, Limit
 from cohort.anatomy.sides import split_sides
@@ -83,6 +84,7 @@ def human_results(data: Path) -> dict[str, Any]:
         "spider_vertebrae_match": share(one.vertebrae == one.listed[0] for one in counts),
         "spider_discs_match": share(one.discs == one.listed[1] for one in counts),
         "spider_pieces_match": share(one.pieces == one.listed for one in counts),
+        **spider_names(spider.measured),
         "human_out_of_range_unflagged": sum(len(unflagged(one)) for one in measured),
         "flagged_rows": flagged_rows(measured),
         "numbers": number_table(measured),
@@ -113,6 +115,18 @@ def measure_spider(folder: Path) -> Spider:
             Count(path.stem, len(found.vertebrae), len(found.discs), (n_pieces[0], n_pieces[1]), wanted)
         )
     return spider
+
+
+def spider_names(measured: Sequence[Measurements]) -> dict[str, int]:
+    """Pictures by what the lowest vertebra is called. The data set never labels the sacrum, so it is L5 in nearly all
+    patients, and S1 in none."""
+    lowest = [one.vertebrae[0] for one in measured if one.vertebrae]
+    wrong = [row.level_confidence for row in lowest if row.level == "S1"]
+    return {
+        "spider_lowest_unnamed": sum(row.level is None for row in lowest),
+        "spider_lowest_called_s1": len(wrong),
+        "spider_lowest_called_s1_confident": sum(confidence >= CONFIDENT for confidence in wrong),
+    }
 
 
 def _mid_sagittal(folder: Path, series: str) -> Path | None:
