@@ -7,9 +7,11 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from cohort.anatomy.body_pieces import separate_bodies
 from cohort.anatomy.curvature import curvature_row
+from cohort.anatomy.disc_pieces import separate_discs
 from cohort.anatomy.discs import DiscShape, disc_row, disc_shape, mid_plane_normal
-from cohort.anatomy.instances import Instances, separate_bodies, separate_discs, spine_curve
+from cohort.anatomy.instances import Instances, spine_curve
 from cohort.anatomy.levels import Levels, Named, name_levels
 from cohort.anatomy.muscle_levels import DiscPlane
 from cohort.anatomy.orientation import Orientation, crop_box, cropped, standing_order
