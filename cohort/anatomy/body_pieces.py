@@ -34,12 +34,15 @@ from cohort.terms import SACRAL_BODY, VERTEBRAL_BODY
 SEED_EROSION_MM = 3.0
 """Bridges between neighbouring bodies narrower than twice this are cut; the thinnest disc gaps are bridged at a rim."""
 MIN_SEED_CM2 = 0.3
-BODY_HEIGHT_MM = (18.0, 34.0)
-"""Heights of whole bodies T11-L5: 23-31 mm, SD 2 (Chu et al. 2015, n = 17; MyoSegmenTUM, n = 53), widened by 2.5 SD."""
+BODY_HEIGHT_MM = (18.0, 42.0)
+"""Heights of whole bodies T11-L5: 23-31 mm, SD 2 (Chu et al. 2015, n = 17; MyoSegmenTUM, n = 53); widened downward by
+2.5 SD, upward to less than two low bodies with the disc between them."""
 DEFAULT_BODY_HEIGHT_MM = 27.0
 TOO_TALL = 1.45
 """A piece taller than this share of its neighbours is two bodies: the next body with its disc makes it 2.2 times
 taller."""
+DISC_ROOM_MM = 7.0
+"""Between two bodies (6-10 mm, Chu et al. 2015), some of which a bridge fills."""
 JOINED_HEIGHT_MM = 36.0
 JOINED_GAP_MM = 3.0
 """Two pieces are one broken body if together no taller than the tallest bodies and closer than the thinnest disc."""
@@ -47,6 +50,8 @@ JOINED_DEPTH_MM = 48.0
 """From front to back bodies have 31-35 +- 3.5 mm (Chu et al. 2015), in men to 42."""
 MIN_BODY_CM2 = 0.6
 """Mid-sagittal sections have 7.6-9.4 cm2 (Chu et al. 2015); less than this in view is not measured."""
+MIN_CUT_CM2 = 0.15
+"""The same for a body cut by the border of the picture: a strip of half a centimetre at least."""
 MIN_DISC_CM2 = 0.4
 """Of disc between two pieces: they are two bodies."""
 MAX_LATERAL_MM = 28.0
@@ -89,7 +94,10 @@ def separate_bodies(labels: Labels, discs: Mask, geometry: StackGeometry, curve:
     ids = _without_strips(ids, components, listed, mask.shape, curve)
     strips = int(np.count_nonzero(before != ids))
     candidates = table(ids, listed)
-    large = [piece for piece in candidates if piece.area_cm2 >= MIN_BODY_CM2]
+    cut_off = _at_border(ids, listed, mask.shape)
+    large = [
+        piece for piece in candidates if piece.area_cm2 >= (MIN_CUT_CM2 if piece.label in cut_off else MIN_BODY_CM2)
+    ]
     kept = {piece.label for piece in spine_chain(large, disc_table)}
     off = [piece for piece in candidates if piece.label not in kept]
     ids = dropped(ids, off)
@@ -221,7 +229,7 @@ def _usual_height_mm(bodies: Sequence[Piece]) -> float:
 
 
 def _cut_tall(ids: Ids, listed: Voxels) -> Ids:
-    """Cut pieces of several bodies at the waists of their section along the spine."""
+    """Cut pieces of several bodies at the waists of their section along the spine, from the top down."""
     parts = table(ids, listed)
     height = _usual_height_mm(parts)
     ids = ids.copy()
@@ -229,22 +237,27 @@ def _cut_tall(ids: Ids, listed: Voxels) -> Ids:
         if part.extent_mm <= TOO_TALL * height:
             continue
         members = np.flatnonzero(ids == part.label)
-        arc = listed.arc_mm[members]
-        for cut in _waists(arc, max(round(part.extent_mm / height), 2)):
-            ids[members[arc < cut]] = ids.max() + 1
+        while (tall := _extent_mm(listed.arc_mm[members])) > TOO_TALL * height:
+            n = max(round((tall + DISC_ROOM_MM) / (height + DISC_ROOM_MM)), 2)
+            members = members[listed.arc_mm[members] < _waist(listed.arc_mm[members], n)]
+            ids[members] = ids.max() + 1
     return ids
 
 
-def _waists(arc_mm: Floats, n: int) -> list[float]:
-    """Positions, from the top down, where a piece of `n` bodies is narrow, near where equal bodies would end."""
+def _extent_mm(arc_mm: Floats) -> float:
+    return float(np.sqrt(12) * arc_mm.std()) if len(arc_mm) else 0.0
+
+
+def _waist(arc_mm: Floats, n: int) -> float:
+    """Where a piece of `n` bodies is narrow, near where the highest would end if all were equal."""
     low, high = np.quantile(arc_mm, [0.01, 0.99])
-    bins = np.arange(np.floor(arc_mm.min()), np.ceil(arc_mm.max()) + 1, 1.0)
+    bins = np.arange(np.floor(low), np.ceil(high) + 1, 1.0)
     area = ndimage.gaussian_filter1d(np.histogram(arc_mm, bins)[0].astype(np.float64), 1.5)
     middle = (bins[:-1] + bins[1:]) / 2
-    place = (high - middle) / (high - low) * n
     # A slight preference for the expected place decides where bodies are joined over their whole face.
-    cost = (area / area.max())[:, None] + 2.0 * (place[:, None] - np.arange(1, n)) ** 2
-    return [float(middle[at]) for at in np.argmin(cost, axis=0)]
+    off = (high - middle) / (high - low) * n - 1
+    at = int(np.argmin(area / area.max() + 2.0 * off**2))
+    return float(middle[at])
 
 
 def _without_strips(ids: Ids, components: Ids, listed: Voxels, shape: tuple[int, ...], curve: SpineCurve) -> Ids:
@@ -261,6 +274,14 @@ def _without_strips(ids: Ids, components: Ids, listed: Voxels, shape: tuple[int,
             if opened.any():
                 plane[(section > 0) & (opened == 0)] = 0
     return np.asarray(volume.ravel()[listed.at], dtype=np.int64)
+
+
+def _at_border(ids: Ids, listed: Voxels, shape: tuple[int, ...]) -> set[int]:
+    """Numbers of pieces that touch the first or last row or column: those of the picture, as the stack is cropped with
+    a margin."""
+    _, row, column = np.unravel_index(listed.at, shape)
+    edge = (row == 0) | (row == shape[1] - 1) | (column == 0) | (column == shape[2] - 1)
+    return set(np.unique(ids[edge]).tolist())
 
 
 def _divided(ids: Ids, components: Ids, parts: Sequence[Piece]) -> list[Piece]:

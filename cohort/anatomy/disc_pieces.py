@@ -28,8 +28,10 @@ from cohort.anatomy.spine_curve import SpineCurve
 from cohort.geometry import Floats, StackGeometry
 
 MIN_DISC_CM2 = 0.3
-"""Mid-sagittal sections have 2-3 cm2 (32-34 x 7-9 mm, Menezes-Reis et al. 2016); a collapsed one keeps about a
-tenth."""
+"""Mid-sagittal sections have 2-3 cm2 (32-34 x 7-9 mm, Menezes-Reis et al. 2016); a narrow one keeps a third."""
+MIN_COLLAPSED_CM2 = 0.1
+MIN_DEPTH_MM = 10.0
+"""What lies between two bodies and is as long as this from front to back is a disc, however thin."""
 MAX_LATERAL_MM = 28.0
 MAX_SAGITTAL_MM = 22.0
 """Half a body is 27 mm wide and 17 mm deep; used where no bodies say where discs are."""
@@ -57,7 +59,7 @@ def separate_discs(mask: Mask, bodies: Instances, geometry: StackGeometry, curve
     before = table(ids, listed)
     ids = dropped(ids, [piece for piece in before if not _in_place(piece, bodies.pieces)])
     ids = _joined(ids, listed)
-    ids = dropped(ids, [piece for piece in table(ids, listed) if piece.area_cm2 < MIN_DISC_CM2])
+    ids = dropped(ids, [piece for piece in table(ids, listed) if not _large(piece, bodies.pieces)])
     removed = int(components.max(initial=0)) - len(np.unique(shared(components, ids)[:, 0]))
     return ordered(ids, listed, mask.shape, changes(components, ids, pieces_removed=removed, strips=strips))
 
@@ -113,6 +115,11 @@ def _in_place(disc: Piece, bodies: Sequence[Piece]) -> bool:
         return True
     usual = usual_spacing_mm(bodies)
     return any(_beyond(disc, end, inner, usual) for end, inner in ((bodies[-1], bodies[-2]), (bodies[0], bodies[1])))
+
+
+def _large(disc: Piece, bodies: Sequence[Piece]) -> bool:
+    between = any(on_link(disc, lower, upper) for lower, upper in pairwise(bodies))
+    return disc.area_cm2 >= (MIN_COLLAPSED_CM2 if between and disc.depth_mm >= MIN_DEPTH_MM else MIN_DISC_CM2)
 
 
 def _beyond(disc: Piece, end: Piece, inner: Piece, usual_mm: float) -> bool:

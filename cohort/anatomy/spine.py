@@ -15,8 +15,8 @@ from cohort.anatomy.instances import Instances, spine_curve
 from cohort.anatomy.levels import Levels, Named, name_levels
 from cohort.anatomy.muscle_levels import DiscPlane
 from cohort.anatomy.orientation import Orientation, crop_box, cropped, standing_order
-from cohort.anatomy.postprocess import clean_labels
-from cohort.anatomy.quality import VOLUME_ONLY, Flag, check, uncertainty_flags
+from cohort.anatomy.postprocess import cleaned
+from cohort.anatomy.quality import VOLUME_ONLY, Flag, change_flags, check, uncertainty_flags
 from cohort.anatomy.spine_curve import SpineCurve
 from cohort.anatomy.vertebrae import (
     BodyShape,
@@ -66,6 +66,8 @@ class _Cut:
     box: tuple[slice, slice]
     full: StackGeometry
     order: Orientation
+    holes: Mapping[str, int]
+    """Label array -> voxels of holes that were filled."""
 
 
 def measure_spine(exam_id: str, sagittal: LabelledStack) -> Spine:
@@ -118,14 +120,9 @@ def _cut(sagittal: LabelledStack) -> _Cut:
     box = crop_box((bodies | discs) > 0, margin=CROP_MARGIN_PX)
     bodies, discs = (np.ascontiguousarray(labels[:, box[0], box[1]]) for labels in (bodies, discs))
     geometry = cropped(full, box)
-    return _Cut(
-        clean_labels(bodies, (VERTEBRAL_BODY, SACRAL_BODY), spacing_mm=geometry.spacing_mm),
-        clean_labels(discs, (DISC,), spacing_mm=geometry.spacing_mm),
-        geometry,
-        box,
-        full,
-        order,
-    )
+    bodies, body_holes = cleaned(bodies, (VERTEBRAL_BODY, SACRAL_BODY), spacing_mm=geometry.spacing_mm)
+    discs, disc_holes = cleaned(discs, (DISC,), spacing_mm=geometry.spacing_mm)
+    return _Cut(bodies, discs, geometry, box, full, order, {"vertebral_body": body_holes, "disc": disc_holes})
 
 
 def _body_sides(bodies: Instances, label: int, geometry: StackGeometry, curve: SpineCurve) -> Sides:
@@ -163,6 +160,7 @@ def _found_flags(cut: _Cut, bodies: Instances, discs: Instances, levels: Levels)
         kept = int(np.count_nonzero(instances.labels))
         removed = int(np.count_nonzero(mask)) - kept
         flags += check("removed_share", removed / max(removed + kept, 1), name)
+        flags += change_flags(instances.changes, cut.holes[name], name)
     return [*flags, *levels.flags]
 
 

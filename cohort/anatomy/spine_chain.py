@@ -24,7 +24,7 @@ GAP_MM = (-6.0, 20.0)
 has its centre elsewhere."""
 MAX_GAP_MM = 80.0
 """Two bodies missing between two that were found."""
-GAP_COST_PER_MM = 0.025
+GAP_COST_PER_MM = 0.015
 OVERLAP_MM = -10.0
 """Faces of different vertebrae do not overlap further."""
 TURN_DEG = 6.0
@@ -50,6 +50,8 @@ class Link:
     """Step from a piece to the next one above it."""
 
     gain: float
+    lowest_cost: float
+    """Of this step where the lower piece is the lowest of the chain."""
     lean_deg: float
     """Direction in the sagittal plane, backward positive."""
     from_sacrum: bool
@@ -72,7 +74,7 @@ def spine_chain(bodies: Sequence[Piece], discs: Sequence[Piece]) -> list[Piece]:
     # best[i, j]: sum and predecessor of the best chain that ends with the step from i to j; i = -1 starts there
     best: dict[tuple[int, int], tuple[float, int | None]] = {(-1, i): (gain[i], None) for i in range(len(upward))}
     for (i, j), link in sorted(links.items(), key=lambda item: item[0][::-1]):
-        sums = [(best[before, i][0] - _turn_cost(links.get((before, i)), link), before) for before in range(-1, i)
+        sums = [(best[before, i][0] - _step_cost(links.get((before, i)), link), before) for before in range(-1, i)
                 if (before, i) in best]  # fmt: skip
         total, before = max(sums)
         best[i, j] = (total + link.gain + gain[j], before)
@@ -106,15 +108,16 @@ def _link(lower: Piece, upper: Piece, discs: Sequence[Piece]) -> Link | None:
     cost = GAP_COST_PER_MM * unusual + min((float(step[0]) / LATERAL_MM) ** 2, 4.0) / 2
     if gap <= DISC_ROOM_MM and any(on_link(disc, lower, upper) for disc in discs):
         cost -= DISC_GAIN
-    elif discs and lower.sacral_share <= 0.5:
-        cost += DISC_MISSING_COST
+        lowest_cost = 0.0
+    else:
+        lowest_cost = DISC_MISSING_COST if discs and lower.sacral_share <= 0.5 else 0.0
     promontory = lower.sacral_share > 0.5 >= upper.sacral_share
-    return Link(-cost, float(np.degrees(np.arctan2(step[1], step[2]))), promontory)
+    return Link(-cost, lowest_cost, float(np.degrees(np.arctan2(step[1], step[2]))), promontory)
 
 
-def _turn_cost(below: Link | None, above: Link) -> float:
+def _step_cost(below: Link | None, above: Link) -> float:
     if below is None:
-        return 0.0
+        return above.lowest_cost
     off = abs(above.lean_deg - below.lean_deg - (PROMONTORY_TURN_DEG if below.from_sacrum else TURN_DEG))
     return float("inf") if off > MAX_TURN_OFF_DEG else (off / TURN_SCALE_DEG) ** 2 / 2
 
