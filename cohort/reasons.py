@@ -83,6 +83,7 @@ ANATOMY_REASONS: Final[dict[str, str]] = {
     "pieces_joined": "Post-processing joined parts of broken vertebrae or discs; counted, no doubt by itself.",
     "pieces_separated": "Post-processing divided touching vertebrae or discs; counted, no doubt by itself.",
     "bridges_removed": "Post-processing removed voxels of strips between neighbours; counted, no doubt by itself.",
+    "cracks_filled": "Post-processing filled gaps of so many voxels in broken vertebrae; counted, no doubt by itself.",
     "holes_filled": "Post-processing filled holes of so many voxels; counted, no doubt by itself.",
     "network_uncertain": "The network was uncertain about this structure.",
     "network_misfit": "Pixels or field of view are not such as the network has learned from; it was not used.",

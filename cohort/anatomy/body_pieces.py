@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -14,9 +15,10 @@ from cohort.anatomy.instances import (
     Numbers,
     Piece,
     Voxels,
+    across_spine,
+    along_spine,
     changes,
     dropped,
-    front_to_back,
     list_voxels,
     ordered,
     renumbered,
@@ -38,9 +40,6 @@ BODY_HEIGHT_MM = (18.0, 42.0)
 """Heights of whole bodies T11-L5: 23-31 mm, SD 2 (Chu et al. 2015, n = 17; MyoSegmenTUM, n = 53); widened downward by
 2.5 SD, upward to less than two low bodies with the disc between them."""
 DEFAULT_BODY_HEIGHT_MM = 27.0
-TOO_TALL = 1.45
-"""A piece taller than this share of its neighbours is two bodies: the next body with its disc makes it 2.2 times
-taller."""
 DISC_ROOM_MM = 7.0
 """Between two bodies (6-10 mm, Chu et al. 2015), some of which a bridge fills."""
 JOINED_HEIGHT_MM = 36.0
@@ -65,6 +64,8 @@ FACE_SHARE = 0.55
 """A section at a disc with less than this share of the mean section of the piece is a bridge past the disc."""
 CUT_HEIGHT_MM = 6.0
 """A cut leaves at least this much on either side."""
+CRACK_MM = 5.0
+"""Length of the element that closes cracks along the spine: gaps to `JOINED_GAP_MM`, and the smoothing of edges."""
 STRIP_MM = 6.0
 """What is narrower than this from front to back and hangs on a divided piece is the rest of a bridge."""
 
@@ -79,29 +80,76 @@ def separate_bodies(labels: Labels, discs: Mask, geometry: StackGeometry, curve:
     """
     mask = labels > 0
     listed = list_voxels(mask, geometry, curve, sacral=labels == SACRAL_BODY)
-    disc_voxels = list_voxels(discs, geometry, curve)
-    disc_ids = pieces(discs)[0][discs].astype(np.int64)
-    disc_table = table(disc_ids, disc_voxels)
     found, n = pieces(mask)
     components = found[mask].astype(np.int64)
-    ids = _grown_seeds(labels, found, n, geometry)[mask].astype(np.int64)
-    far = [piece for piece in table(ids, listed) if not _near_spine(piece)]
-    ids = dropped(ids, far)
-    ids = _cut_at_discs(ids, listed, disc_voxels, disc_ids, disc_table)
-    ids = _joined(ids, listed, disc_voxels)
-    ids = _cut_tall(ids, listed)
-    before = ids
-    ids = _without_strips(ids, components, listed, mask.shape, curve)
-    strips = int(np.count_nonzero(before != ids))
+    seeded = _grown_seeds(labels, found, n, geometry)[mask].astype(np.int64)
+    far = [piece for piece in table(seeded, listed) if not _near_spine(piece)]
+    between = _listed_discs(discs, geometry, curve)
+    ids = _divided_and_joined(dropped(seeded, far), listed, between)
+    whole, ids = ids, _without_strips(ids, components, listed, mask.shape, curve)
+    off = _off_chain(ids, listed, mask.shape, between)
+    told = changes(
+        components,
+        dropped(ids, off),
+        pieces_removed=len(far) + len(off),
+        strips=int(np.count_nonzero(whole != ids)),
+    )
+    found_bodies = ordered(dropped(ids, off), listed, mask.shape, told)
+    return _mended(found_bodies, discs, listed, curve) if told.pieces_joined else found_bodies
+
+
+def _mended(bodies: Instances, discs: Mask, listed: Voxels, curve: SpineCurve) -> Instances:
+    """Fill the cracks of joined bodies: background with the same body above and below it."""
+    labels, geometry = bodies.labels.copy(), listed.geometry
+    for piece, box in zip(bodies.pieces, bodies.boxes, strict=True):
+        kernel = along_spine(curve, piece, geometry, CRACK_MM)
+        for plane, disc in zip(labels[box], discs[box], strict=True):
+            section = np.pad((plane == piece.label).astype(np.uint8), max(kernel.shape))
+            closed = cv2.morphologyEx(section, cv2.MORPH_CLOSE, kernel)
+            inner = tuple(slice(max(kernel.shape), -max(kernel.shape)) for _ in range(2))
+            plane[(closed[inner] > 0) & (plane == 0) & ~disc] = piece.label
+    added = np.count_nonzero(labels) - np.count_nonzero(bodies.labels)
+    if not added:
+        return bodies
+    share = np.array([0.0, *(piece.sacral_share for piece in bodies.pieces)])
+    sacral = share[labels] > 0.5
+    sacral.ravel()[listed.at] = listed.sacral
+    again = list_voxels(labels > 0, geometry, curve, sacral=sacral)
+    told = replace(bodies.changes, crack_voxels=int(added))
+    return ordered(labels.ravel()[again.at].astype(np.int64), again, labels.shape, told)
+
+
+@dataclass(frozen=True, eq=False)
+class _Discs:
+    """The disc mask as evidence, before it is separated."""
+
+    listed: Voxels
+    ids: Ids
+    pieces: Sequence[Piece]
+
+
+def _listed_discs(discs: Mask, geometry: StackGeometry, curve: SpineCurve) -> _Discs:
+    listed = list_voxels(discs, geometry, curve)
+    ids = pieces(discs)[0][discs].astype(np.int64)
+    return _Discs(listed, ids, table(ids, listed))
+
+
+def _divided_and_joined(ids: Ids, listed: Voxels, discs: _Discs) -> Ids:
+    joined = _joined(_cut_at_discs(ids, listed, discs), listed, discs.listed)
+    cut = _cut_tall(joined, listed)
+    # what was cut once too often is joined again
+    return _joined(cut, listed, discs.listed) if (cut != joined).any() else joined
+
+
+def _off_chain(ids: Ids, listed: Voxels, shape: tuple[int, ...], discs: _Discs) -> list[Piece]:
+    """Pieces that are too small or do not continue the spine."""
     candidates = table(ids, listed)
-    cut_off = _at_border(ids, listed, mask.shape)
+    cut_off = _at_border(ids, listed, shape)
     large = [
         piece for piece in candidates if piece.area_cm2 >= (MIN_CUT_CM2 if piece.label in cut_off else MIN_BODY_CM2)
     ]
-    kept = {piece.label for piece in spine_chain(large, disc_table)}
-    off = [piece for piece in candidates if piece.label not in kept]
-    ids = dropped(ids, off)
-    return ordered(ids, listed, mask.shape, changes(components, ids, pieces_removed=len(far) + len(off), strips=strips))
+    kept = {piece.label for piece in spine_chain(large, discs.pieces)}
+    return [piece for piece in candidates if piece.label not in kept]
 
 
 def _near_spine(piece: Piece) -> bool:
@@ -145,20 +193,20 @@ def _cores(mask: Mask, geometry: StackGeometry) -> Numbers:
     return np.asarray(number[cores], dtype=np.int32)
 
 
-def _cut_at_discs(ids: Ids, listed: Voxels, disc_voxels: Voxels, disc_ids: Ids, discs: Sequence[Piece]) -> Ids:
+def _cut_at_discs(ids: Ids, listed: Voxels, discs: _Discs) -> Ids:
     """Cut pieces that pass a disc, along the disc's own plane."""
     ids = ids.copy()
     bodies = table(ids, listed)
     height = _usual_height_mm(bodies)
-    for disc in discs:
+    for disc in discs.pieces:
         if disc.area_cm2 < MIN_DISC_CM2 or disc.depth_mm < DISC_DEPTH_MM or disc.extent_mm > DISC_HEIGHT_MM:
             continue
-        plane = _plane(disc_voxels, disc_ids == disc.label, disc)
+        plane = _plane(discs.listed, discs.ids == disc.label, disc)
         for body in bodies:
             if body.low_mm < disc.arc_mm < body.high_mm:
                 members = np.flatnonzero(ids == body.label)
                 above = listed.arc_mm[members] - plane[0] - plane[1] * (listed.ap_mm[members] - disc.ap_mm)
-                if _is_face(above, tall=body.extent_mm > TOO_TALL * height):
+                if _is_face(above, tall=_bodies_in(body.extent_mm, height) > 1):
                     ids[members[above < 0]] = ids.max() + 1
                     bodies = table(ids, listed)
                     break
@@ -234,14 +282,18 @@ def _cut_tall(ids: Ids, listed: Voxels) -> Ids:
     height = _usual_height_mm(parts)
     ids = ids.copy()
     for part in parts:
-        if part.extent_mm <= TOO_TALL * height:
+        if _bodies_in(part.extent_mm, height) < 2:
             continue
         members = np.flatnonzero(ids == part.label)
-        while (tall := _extent_mm(listed.arc_mm[members])) > TOO_TALL * height:
-            n = max(round((tall + DISC_ROOM_MM) / (height + DISC_ROOM_MM)), 2)
+        while (n := _bodies_in(_extent_mm(listed.arc_mm[members]), height)) > 1:
             members = members[listed.arc_mm[members] < _waist(listed.arc_mm[members], n)]
             ids[members] = ids.max() + 1
     return ids
+
+
+def _bodies_in(extent_mm: float, height_mm: float) -> int:
+    """How many bodies of a height, with discs between them, make this extent."""
+    return round((extent_mm + DISC_ROOM_MM) / (height_mm + DISC_ROOM_MM))
 
 
 def _extent_mm(arc_mm: Floats) -> float:
@@ -267,7 +319,7 @@ def _without_strips(ids: Ids, components: Ids, listed: Voxels, shape: tuple[int,
     boxes = ndimage.find_objects(volume)
     for piece in _divided(ids, components, table(ids, listed)):
         box = boxes[piece.label - 1]
-        kernel = front_to_back(curve, piece, listed.geometry, STRIP_MM)
+        kernel = across_spine(curve, piece, listed.geometry, STRIP_MM)
         for plane in volume[box]:
             section = (plane == piece.label).astype(np.uint8)
             opened = cv2.morphologyEx(section, cv2.MORPH_OPEN, kernel, borderType=cv2.BORDER_CONSTANT, borderValue=0)

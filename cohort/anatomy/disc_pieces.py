@@ -10,13 +10,14 @@ import numpy as np
 from scipy import ndimage
 
 from cohort.anatomy.instances import (
+    Element,
     Ids,
     Instances,
     Piece,
     Voxels,
+    across_spine,
     changes,
     dropped,
-    front_to_back,
     list_voxels,
     ordered,
     shared,
@@ -78,7 +79,7 @@ def _cut_at_bodies(
         if len(gaps) == 1:
             continue
         ids[members] = 0
-        thick = members[_opened(listed, members, shape, front_to_back(curve, piece, listed.geometry, STRIP_MM))]
+        thick = members[_opened(listed, members, shape, across_spine(curve, piece, listed.geometry, STRIP_MM))]
         for gap in gaps:
             here = thick[gap_of[thick] == gap]
             if len(here):
@@ -86,7 +87,7 @@ def _cut_at_bodies(
     return ids
 
 
-def _opened(listed: Voxels, members: Ids, shape: tuple[int, ...], kernel: np.typing.NDArray[np.uint8]) -> Mask:
+def _opened(listed: Voxels, members: Ids, shape: tuple[int, ...], kernel: Element) -> Mask:
     """[member] lies in a run from front to back as long as the kernel."""
     at = np.stack(np.unravel_index(listed.at[members], shape), axis=1)
     low = at.min(axis=0)

@@ -23,6 +23,7 @@ from cohort.stacks import Labels
 
 Ids = npt.NDArray[np.int64]
 Numbers = npt.NDArray[np.int32]
+Element = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,6 +111,8 @@ class Changes:
     """Parts that touching vertebrae or discs were divided into, less one for each piece divided."""
     bridge_voxels: int = 0
     """Voxels of strips between neighbours, dropped."""
+    crack_voxels: int = 0
+    """Voxels of the gaps inside broken vertebrae, filled."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -318,10 +321,20 @@ def ordered(ids: Ids, listed: Voxels, shape: tuple[int, ...], changes: Changes) 
     )
 
 
-def front_to_back(curve: SpineCurve, piece: Piece, geometry: StackGeometry, length_mm: float) -> npt.NDArray[np.uint8]:
-    """Line [row, column] of ones of a length, across the spine at a piece: the element for opening strips away."""
+def across_spine(curve: SpineCurve, piece: Piece, geometry: StackGeometry, length_mm: float) -> Element:
+    """Line [row, column] of ones from front to back at a piece: the element that opens strips away."""
     up = curve.tangent(curve.foot_z_mm(np.array(piece.centroid_mm)))
-    reach = np.array([up[1], up[2]]) * length_mm / 2 / np.array(geometry.spacing_mm)
+    return _line(np.array([up[1], up[2]]), geometry, length_mm)
+
+
+def along_spine(curve: SpineCurve, piece: Piece, geometry: StackGeometry, length_mm: float) -> Element:
+    """Line [row, column] of ones up the spine at a piece: the element that closes cracks."""
+    up = curve.tangent(curve.foot_z_mm(np.array(piece.centroid_mm)))
+    return _line(np.array([-up[2], up[1]]), geometry, length_mm)
+
+
+def _line(direction: Floats, geometry: StackGeometry, length_mm: float) -> Element:
+    reach = direction * length_mm / 2 / np.array(geometry.spacing_mm)
     half = np.ceil(np.abs(reach)).astype(int)
     kernel = np.zeros(2 * half + 1, dtype=np.uint8)
     ends = [(round(half[1] + sign * reach[1]), round(half[0] + sign * reach[0])) for sign in (-1, 1)]

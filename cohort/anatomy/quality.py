@@ -93,6 +93,7 @@ POST_PROCESSED: Final = {
     "pieces_joined": "pieces_joined",
     "pieces_separated": "pieces_separated",
     "bridge_voxels": "bridges_removed",
+    "crack_voxels": "cracks_filled",
 }
 """Counts of `cohort.anatomy.instances.Changes` -> reasons that tell them, and flag nothing."""
 INFORMATION: Final = frozenset({*POST_PROCESSED.values(), "holes_filled"})

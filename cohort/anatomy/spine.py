@@ -157,9 +157,8 @@ def _found_flags(cut: _Cut, bodies: Instances, discs: Instances, levels: Levels)
     flags = [] if bodies.pieces else [Flag("no_vertebrae")]
     flags += [] if discs.pieces else [Flag("no_discs")]
     for name, instances, mask in (("vertebral_body", bodies, cut.bodies), ("disc", discs, cut.discs)):
-        kept = int(np.count_nonzero(instances.labels))
-        removed = int(np.count_nonzero(mask)) - kept
-        flags += check("removed_share", removed / max(removed + kept, 1), name)
+        removed = instances.changes.removed_voxels + instances.changes.bridge_voxels
+        flags += check("removed_share", removed / max(int(np.count_nonzero(mask)), 1), name)
         flags += change_flags(instances.changes, cut.holes[name], name)
     return [*flags, *levels.flags]
 
