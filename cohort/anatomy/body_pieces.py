@@ -105,6 +105,8 @@ def _mended(bodies: Instances, discs: Mask, listed: Voxels, curve: SpineCurve) -
         kernel = along_spine(curve, piece, geometry, CRACK_MM)
         for plane, disc in zip(labels[box], discs[box], strict=True):
             section = np.pad((plane == piece.label).astype(np.uint8), max(kernel.shape))
+            if cv2.connectedComponents(section)[0] <= 2:  # background and the whole section
+                continue
             closed = cv2.morphologyEx(section, cv2.MORPH_CLOSE, kernel)
             inner = tuple(slice(max(kernel.shape), -max(kernel.shape)) for _ in range(2))
             plane[(closed[inner] > 0) & (plane == 0) & ~disc] = piece.label
