@@ -165,6 +165,19 @@ def test_a_blob_before_the_sacrum_is_no_vertebra(
     assert worst_centroid_mm(result, blocks, "L5", "L4", "L3") < 1.0
 
 
+@pytest.mark.parametrize("side", [-1.0, 1.0])
+def test_a_blob_beside_the_spine_loses_what_passes_the_outline_of_the_body(
+    sagittal: LabelledStack, blocks: dict[str, shapes.Block], side: float
+) -> None:
+    """Muscle or kidney called body, on the outermost slices and past the outline of L3."""
+    centre = blocks["L3"].centre_mm + np.array([side * 21.0, 14.0, 8.0])
+    blob = shapes.Block("muscle", centre, 0.0, 34.0, 30.0, 14.0)
+    result = measure_exam("exam", drawn(sagittal, "vertebral_body", blob), [])
+    assert names(result) == LEVELS
+    # What lies within the outline of the middle sections cannot be told from the body: uncut, L3 would be 4.2 mm off.
+    assert worst_centroid_mm(result, blocks, "L3") < 3.5
+
+
 def test_a_blob_and_a_false_disc_in_the_pelvis_are_dropped(
     sagittal: LabelledStack, blocks: dict[str, shapes.Block]
 ) -> None:

@@ -26,7 +26,7 @@ from cohort.anatomy.instances import (
     shared,
     table,
 )
-from cohort.anatomy.postprocess import Mask, eroded, pieces
+from cohort.anatomy.postprocess import Mask, disk, eroded, pieces
 from cohort.anatomy.spine_chain import spine_chain
 from cohort.anatomy.spine_curve import SpineCurve
 from cohort.geometry import Floats, StackGeometry
@@ -49,6 +49,8 @@ JOINED_DEPTH_MM = 48.0
 """From front to back bodies have 31-35 +- 3.5 mm (Chu et al. 2015), in men to 42."""
 MIN_BODY_CM2 = 0.6
 """Mid-sagittal sections have 7.6-9.4 cm2 (Chu et al. 2015); less than this in view is not measured."""
+DUST_CM2 = 0.05
+"""Crumbs of a few pixels, which join nothing."""
 MIN_CUT_CM2 = 0.15
 """The same for a body cut by the border of the picture: a strip of half a centimetre at least."""
 MIN_DISC_CM2 = 0.4
@@ -57,6 +59,8 @@ MAX_LATERAL_MM = 28.0
 MAX_SAGITTAL_MM = 30.0
 """Half a body is 27 mm wide and 17 mm deep, and the curve may err by half of that; a spinous process lies 45 mm behind
 the centre."""
+EVIDENT_DISC_CM2 = 0.1
+"""Disc enough to say that the bodies above and below it are neighbours."""
 DISC_DEPTH_MM = 14.0
 DISC_HEIGHT_MM = 22.0
 """A piece of disc must be as deep, and no taller, to cut a body."""
@@ -66,6 +70,8 @@ CUT_HEIGHT_MM = 6.0
 """A cut leaves at least this much on either side."""
 CRACK_MM = 5.0
 """Length of the element that closes cracks along the spine: gaps to `JOINED_GAP_MM`, and the smoothing of edges."""
+BULGE_MM = 2.5
+"""A section may go this far beyond the outline of those further inside: oblique slices, rims and wavy edges."""
 STRIP_MM = 6.0
 """What is narrower than this from front to back and hangs on a divided piece is the rest of a bridge."""
 
@@ -83,16 +89,18 @@ def separate_bodies(labels: Labels, discs: Mask, geometry: StackGeometry, curve:
     found, n = pieces(mask)
     components = found[mask].astype(np.int64)
     seeded = _grown_seeds(labels, found, n, geometry)[mask].astype(np.int64)
-    far = [piece for piece in table(seeded, listed) if not _near_spine(piece)]
+    far = [piece for piece in table(seeded, listed) if piece.area_cm2 < DUST_CM2 or not _near_spine(piece)]
     between = _listed_discs(discs, geometry, curve)
     ids = _divided_and_joined(dropped(seeded, far), listed, between)
     whole, ids = ids, _without_strips(ids, components, listed, mask.shape, curve)
+    strips = int(np.count_nonzero(whole != ids))
+    ids = _without_bulges(ids, listed, mask.shape)
     off = _off_chain(ids, listed, mask.shape, between)
     told = changes(
         components,
         dropped(ids, off),
         pieces_removed=len(far) + len(off),
-        strips=int(np.count_nonzero(whole != ids)),
+        strips=strips,
     )
     found_bodies = ordered(dropped(ids, off), listed, mask.shape, told)
     return _mended(found_bodies, discs, listed, curve) if told.pieces_joined else found_bodies
@@ -133,7 +141,7 @@ class _Discs:
 def _listed_discs(discs: Mask, geometry: StackGeometry, curve: SpineCurve) -> _Discs:
     listed = list_voxels(discs, geometry, curve)
     ids = pieces(discs)[0][discs].astype(np.int64)
-    return _Discs(listed, ids, table(ids, listed))
+    return _Discs(listed, ids, [piece for piece in table(ids, listed) if piece.area_cm2 >= EVIDENT_DISC_CM2])
 
 
 def _divided_and_joined(ids: Ids, listed: Voxels, discs: _Discs) -> Ids:
@@ -242,16 +250,18 @@ def _joined(ids: Ids, listed: Voxels, discs: Voxels) -> Ids:
 
 
 def _pair(parts: Sequence[Piece], discs: Voxels) -> tuple[int, int] | None:
-    """Two parts of one body, the closest ones first along the spine."""
-    return next(
-        ((a.label, b.label) for i, a in enumerate(parts) for b in parts[i + 1 :] if _one_body(a, b, discs)), None
-    )
+    """Two parts of one body, from caudal to cranial."""
+    for i, a in enumerate(parts):
+        for b in parts[i + 1 :]:
+            if b.arc_mm - a.arc_mm > JOINED_HEIGHT_MM:
+                break
+            if _one_body(a, b, discs):
+                return a.label, b.label
+    return None
 
 
 def _one_body(a: Piece, b: Piece, discs: Voxels) -> bool:
     """Two parts lie side by side in neighbouring slices, or are the upper and the lower part of a broken body."""
-    if abs(a.arc_mm - b.arc_mm) > JOINED_HEIGHT_MM:
-        return False
     overlap = min(a.high_mm, b.high_mm) - max(a.low_mm, b.low_mm)
     height = max(a.high_mm, b.high_mm) - min(a.low_mm, b.low_mm)
     front, back = (min(p.ap_mm - p.depth_mm / 2 for p in (a, b)), max(p.ap_mm + p.depth_mm / 2 for p in (a, b)))
@@ -336,6 +346,32 @@ def _at_border(ids: Ids, listed: Voxels, shape: tuple[int, ...]) -> set[int]:
     _, row, column = np.unravel_index(listed.at, shape)
     edge = (row == 0) | (row == shape[1] - 1) | (column == 0) | (column == shape[2] - 1)
     return set(np.unique(ids[edge]).tolist())
+
+
+def _without_bulges(ids: Ids, listed: Voxels, shape: tuple[int, ...]) -> Ids:
+    """Drop what sticks out of a body to the side: a section lies within those between it and the middle one.
+
+    A false body beside the spine that touches a true one goes beyond its outline; the body itself becomes smaller
+    towards its sides.
+    """
+    volume = np.zeros(shape, dtype=np.int32)
+    volume.ravel()[listed.at] = ids
+    kernel = disk(BULGE_MM, listed.geometry.spacing_mm)
+    margin = max(kernel.shape) // 2
+    for label, box in enumerate(ndimage.find_objects(volume), start=1):
+        if box is None:
+            continue
+        part = np.pad((volume[box] == label).astype(np.uint8), ((0, 0), (margin, margin), (margin, margin)))
+        middle = int(np.searchsorted(np.cumsum(part.sum(axis=(1, 2))), part.sum() / 2))
+        inside = part.copy()
+        for outward in (range(middle + 1, len(part)), range(middle - 1, -1, -1)):
+            seen = part[middle]
+            for k in outward:
+                inside[k] = part[k] & cv2.dilate(seen, kernel)
+                seen = seen | inside[k]
+        gone = (part > 0) & (inside == 0)
+        volume[box][gone[:, margin:-margin, margin:-margin]] = 0
+    return np.asarray(volume.ravel()[listed.at], dtype=np.int64)
 
 
 def _divided(ids: Ids, components: Ids, parts: Sequence[Piece]) -> list[Piece]:

@@ -86,10 +86,15 @@ def pieces(mask: Mask) -> tuple[npt.NDArray[np.int32], int]:
     return labelled, int(n)
 
 
+def disk(radius_mm: float, spacing_mm: tuple[float, float]) -> npt.NDArray[np.uint8]:
+    """Element [row, column] of ones within an ellipse of `radius_mm`, at least one pixel."""
+    size = tuple(2 * max(round(radius_mm / spacing), 1) + 1 for spacing in (spacing_mm[1], spacing_mm[0]))
+    return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, size), dtype=np.uint8)
+
+
 def eroded(mask: Mask, radius_mm: float, spacing_mm: tuple[float, float]) -> Mask:
     """Erode [slice, row, column] in the slice plane by an ellipse of `radius_mm`; outside the array is background."""
-    size = tuple(2 * max(round(radius_mm / spacing), 1) + 1 for spacing in (spacing_mm[1], spacing_mm[0]))
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, size)
+    kernel = disk(radius_mm, spacing_mm)
     planes = [
         cv2.erode(plane, kernel, borderType=cv2.BORDER_CONSTANT, borderValue=0) for plane in mask.astype(np.uint8)
     ]
