@@ -319,3 +319,37 @@ def test_counts_add_up_and_nothing_else_is_added(sagittal: LabelledStack, seed: 
         assert kept + found.changes.removed_voxels + found.changes.bridge_voxels == np.count_nonzero(mask)
         assert [piece.arc_mm for piece in found.pieces] == sorted(piece.arc_mm for piece in found.pieces)
         assert len(np.unique(found.labels)) == len(found.pieces) + 1
+
+
+def test_filled_holes_are_counted(sagittal: LabelledStack, blocks: dict[str, shapes.Block]) -> None:
+    labels = sagittal.labels["vertebral_body"].copy()
+    hole = shapes.Block("hole", blocks["L4"].centre_mm, 0.0, 9.0, 9.0, 20.0)
+    shapes.draw(hole, sagittal.stack.geometry, labels, 0)
+    missing = np.count_nonzero(sagittal.labels["vertebral_body"]) - np.count_nonzero(labels)
+    quality = measure_exam("exam", edited(sagittal, vertebral_body=labels), []).quality
+    assert [(row.structure, row.value) for row in quality if row.reason == "holes_filled"] == [
+        ("vertebral_body", float(missing))
+    ]
+
+
+def test_counts_alone_do_not_flag_an_exam_but_a_large_share_does(
+    sagittal: LabelledStack, blocks: dict[str, shapes.Block]
+) -> None:
+    for size, status in ((8.0, "ok"), (60.0, "flagged")):
+        block = shapes.Block("bowel", blocks["L4"].centre_mm + np.array([0.0, -62.0, 0.0]), 0.0, size, size, 60.0)
+        result = measure_exam("exam", drawn(sagittal, "vertebral_body", block), [])
+        assert "pieces_removed" in {row.reason for row in result.quality}
+        assert result.status == status
+    assert result.reason == "components_removed"
+
+
+def test_crumbs_all_over_the_picture_change_no_name(sagittal: LabelledStack) -> None:
+    rng = np.random.default_rng(3)
+    labels = {name: volume.copy() for name, volume in sagittal.labels.items()}
+    for volume in labels.values():
+        for _ in range(150):
+            k, row, column = (int(rng.integers(0, n)) for n in volume.shape)
+            volume[k, row : row + int(rng.integers(1, 5)), column : column + int(rng.integers(1, 5))] = 1
+    result = measure_exam("exam", edited(sagittal, **labels), [])
+    assert names(result) == LEVELS
+    assert disc_names(result) == DISCS

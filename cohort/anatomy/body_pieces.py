@@ -118,15 +118,13 @@ def _mended(bodies: Instances, discs: Mask, listed: Voxels, curve: SpineCurve) -
             closed = cv2.morphologyEx(section, cv2.MORPH_CLOSE, kernel)
             inner = tuple(slice(max(kernel.shape), -max(kernel.shape)) for _ in range(2))
             plane[(closed[inner] > 0) & (plane == 0) & ~disc] = piece.label
-    added = np.count_nonzero(labels) - np.count_nonzero(bodies.labels)
-    if not added:
+    added = (labels > 0) & (bodies.labels == 0)
+    if not added.any():
         return bodies
     share = np.array([0.0, *(piece.sacral_share for piece in bodies.pieces)])
-    sacral = share[labels] > 0.5
-    sacral.ravel()[listed.at] = listed.sacral
-    again = list_voxels(labels > 0, geometry, curve, sacral=sacral)
-    told = replace(bodies.changes, crack_voxels=int(added))
-    return ordered(labels.ravel()[again.at].astype(np.int64), again, labels.shape, told)
+    both = listed.joined(list_voxels(added, geometry, curve, sacral=share[labels] > 0.5))
+    told = replace(bodies.changes, crack_voxels=int(np.count_nonzero(added)))
+    return ordered(labels.ravel()[both.at].astype(np.int64), both, labels.shape, told)
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,13 +8,13 @@ its voxels' places, which is exact for a block and needs no sorting.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
+from scipy import ndimage, sparse
 
 from cohort.anatomy.postprocess import Mask, pieces
 from cohort.anatomy.spine_curve import SpineCurve, fit_spine_curve
@@ -24,6 +24,8 @@ from cohort.stacks import Labels
 Ids = npt.NDArray[np.int64]
 Numbers = npt.NDArray[np.int32]
 Element = npt.NDArray[np.uint8]
+
+QUANTITIES = 11
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,17 +49,20 @@ class Voxels:
     geometry: StackGeometry
 
     @cached_property
-    def quantities(self) -> list[Floats]:
-        """What is summed over pieces: place, offset (2), arc and ap and their squares, sacral; [n] each."""
-        return [
-            *self.lps_mm.T.copy(),
-            *self.offset_mm.T[:2].copy(),
-            self.arc_mm,
-            self.arc_mm**2,
-            self.ap_mm,
-            self.ap_mm**2,
-            self.sacral.astype(np.float64),
-        ]
+    def quantities(self) -> Floats:
+        """[n, `QUANTITIES`] summed over pieces: 1, place (3), offset (2), arc and ap and their squares, sacral."""
+        arc, ap = self.arc_mm, self.ap_mm
+        columns = [np.ones(len(arc)), *self.lps_mm.T, *self.offset_mm.T[:2], arc, arc**2, ap, ap**2, self.sacral]
+        return np.stack(columns, axis=1)
+
+    def joined(self, other: Voxels) -> Voxels:
+        """The voxels of both, on one grid."""
+        both = {
+            one.name: np.concatenate([getattr(self, one.name), getattr(other, one.name)])
+            for one in fields(self)
+            if one.name != "geometry"
+        }
+        return Voxels(**both, geometry=self.geometry)
 
     @property
     def pixel_mm2(self) -> float:
@@ -233,7 +238,7 @@ class Sections:
 
 
 def _piece(number: int, mean: list[float], volume_cm3: float, area_cm2: float) -> Piece:
-    """A piece from the means of `Voxels.quantities`, after the one of the number of voxels."""
+    """A piece from the means of `Voxels.quantities`."""
     _, x, y, z, lateral, sagittal, arc, arc2, ap, ap2, share = mean
     return Piece(
         label=number,
@@ -255,11 +260,12 @@ def sections(ids: Ids, listed: Voxels) -> Sections:
     numbers = np.flatnonzero(np.bincount(ids))
     n_slices = listed.geometry.n_slices
     row = np.searchsorted(numbers, np.arange(int(ids.max(initial=0)) + 1))[ids]
-    key = row * n_slices + listed.slice_index
-    size = len(numbers) * n_slices
-    count = np.bincount(key, minlength=size).astype(np.float64)
-    sums = [count, *(np.bincount(key, weights=one, minlength=size) for one in listed.quantities)]
-    return Sections(numbers, np.stack(sums, axis=-1).reshape(len(numbers), n_slices, len(sums)), listed.geometry)
+    # one voxel to a column: the product adds every voxel's quantities to its piece and slice, in one pass
+    place = sparse.csc_array(
+        (np.ones(len(ids)), row * n_slices + listed.slice_index, np.arange(len(ids) + 1)),
+        shape=(len(numbers) * n_slices, len(ids)),
+    )
+    return Sections(numbers, (place @ listed.quantities).reshape(len(numbers), n_slices, QUANTITIES), listed.geometry)
 
 
 def table(ids: Ids, listed: Voxels) -> list[Piece]:

@@ -41,6 +41,9 @@ DISC_ROOM_MM = 30.0
 DISC_MISSING_COST = 0.3
 """A lowest piece called vertebral body, without a disc above it where discs were found at all."""
 DISC_OFF_MM = 14.0
+BELOW_SACRUM_COST = 0.8
+"""A piece called vertebral body below one called sacral: bowel, uterus, or a class mistaken; a whole body with a disc
+above it stays, so that the contradiction is seen."""
 LATERAL_MM = 25.0
 """Scale of the cost of a step to the side: 5-10 mm from vertebra to vertebra in a scoliosis."""
 
@@ -106,11 +109,12 @@ def _link(lower: Piece, upper: Piece, discs: Sequence[Piece]) -> Link | None:
         return None
     unusual = max(GAP_MM[0] - gap, gap - GAP_MM[1], 0.0)
     cost = GAP_COST_PER_MM * unusual + min((float(step[0]) / LATERAL_MM) ** 2, 4.0) / 2
-    if gap <= DISC_ROOM_MM and any(on_link(disc, lower, upper) for disc in discs):
+    if lower.sacral_share <= 0.5 < upper.sacral_share:
+        cost += BELOW_SACRUM_COST
+    disc_between = any(on_link(disc, lower, upper) for disc in discs)
+    if disc_between and gap <= DISC_ROOM_MM:
         cost -= DISC_GAIN
-        lowest_cost = 0.0
-    else:
-        lowest_cost = DISC_MISSING_COST if discs and lower.sacral_share <= 0.5 else 0.0
+    lowest_cost = 0.0 if disc_between or not discs or lower.sacral_share > 0.5 else DISC_MISSING_COST
     promontory = lower.sacral_share > 0.5 >= upper.sacral_share
     return Link(-cost, lowest_cost, float(np.degrees(np.arctan2(step[1], step[2]))), promontory)
 
