@@ -82,6 +82,12 @@ ANATOMY_REASONS: Final[dict[str, str]] = {
     "oblique_slice": "Axial slice and disc differ by a large angle; the corrected area is uncertain.",
     "different_frame": "Sagittal and axial series do not share a frame of reference; they are not combined.",
     "components_removed": "Post-processing removed a large part of the network's output.",
+    "pieces_removed": "Post-processing removed pieces that do not continue the spine; counted, no doubt by itself.",
+    "pieces_joined": "Post-processing joined parts of broken vertebrae or discs; counted, no doubt by itself.",
+    "pieces_separated": "Post-processing divided touching vertebrae or discs; counted, no doubt by itself.",
+    "bridges_removed": "Post-processing removed voxels of strips between neighbours; counted, no doubt by itself.",
+    "cracks_filled": "Post-processing filled gaps of so many voxels in broken vertebrae; counted, no doubt by itself.",
+    "holes_filled": "Post-processing filled holes of so many voxels; counted, no doubt by itself.",
     "network_uncertain": "The network was uncertain about this structure.",
     "network_misfit": "Pixels or field of view are not such as the network has learned from; it was not used.",
 }

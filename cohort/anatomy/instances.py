@@ -1,67 +1,72 @@
-"""Separate vertebral bodies and discs that touch, join broken ones, drop what is not spine, order along the spine.
+"""Pieces of the spine: voxels with their place along its curve, and what is known of each piece.
 
 Works on a sagittal stack in standing order (`cohort.anatomy.orientation`). Lengths along the spine are arc lengths
-of the fitted curve (`cohort.anatomy.spine_curve`); the extent of a piece along it is sqrt(12) times the standard
-deviation of its voxels' arc length, which is exact for a block and needs no sorting.
+of the fitted curve (`cohort.anatomy.spine_curve`); the extent of a piece is sqrt(12) times the standard deviation of
+its voxels' places, which is exact for a block and needs no sorting.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 
+import cv2
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
+from scipy import ndimage, sparse
 
-from cohort.anatomy.postprocess import Mask, eroded, pieces
+from cohort.anatomy.postprocess import Mask, pieces
 from cohort.anatomy.spine_curve import SpineCurve, fit_spine_curve
 from cohort.geometry import Floats, StackGeometry
 from cohort.stacks import Labels
-from cohort.terms import SACRAL_BODY, VERTEBRAL_BODY
 
 Ids = npt.NDArray[np.int64]
+Numbers = npt.NDArray[np.int32]
+Element = npt.NDArray[np.uint8]
 
-SEED_EROSION_MM = 3.0
-"""Bridges between neighbouring bodies narrower than twice this are cut; the thinnest disc gaps are bridged at a rim."""
-MIN_SEED_CM3 = 0.3
-BODY_HEIGHT_MM = (18.0, 34.0)
-"""Heights of whole bodies T11-L5: 23-31 mm, SD 2 (Chu et al. 2015, n = 17; MyoSegmenTUM, n = 53), widened by 2.5 SD."""
-DEFAULT_BODY_HEIGHT_MM = 27.0
-TOO_TALL = 1.45
-"""A piece taller than this share of its neighbours is two bodies: the next body with its disc makes it 2.2 times
-taller."""
-JOINED_HEIGHT_MM = 36.0
-JOINED_GAP_MM = 3.0
-"""Two pieces are one broken body if together no taller than the tallest bodies and closer than the thinnest disc."""
-MIN_BODY_CM3 = 2.5
-"""Bodies have 15-45 cm3 (MyoSegmenTUM L1-L5: 36-43 +- 8); less than this in view is not measured."""
-MIN_DISC_CM3 = 0.4
-"""Discs have 6.5-9.4 +- 2.3 cm3 (Menezes-Reis et al. 2016); a collapsed one keeps about a tenth."""
-MAX_LATERAL_MM = 28.0
-MAX_SAGITTAL_MM = 22.0
-"""Half a body is 27 mm wide and 17 mm deep; a spinous process lies 45 mm behind the centre."""
-SAME_DISC_MM = 10.0
-"""Fragments of one disc lie at one height; neighbouring discs are at least 28 mm apart in adults."""
-TOO_TALL_DISC_MM = 22.0
-DISC_CORE_SHARE = 0.2
-"""Of two discs joined by a strip, levels of the spine with less than this share of the disc's largest section are
-strip."""
+QUANTITIES = 11
 
 
 @dataclass(frozen=True, eq=False)
 class Voxels:
-    """Voxels of a mask as lists."""
+    """Voxels of a mask as lists, on their grid."""
 
     at: Ids
     """[n] flat index into the volume."""
+    slice_index: Ids
+    """[n]"""
     lps_mm: Floats
     """[n, 3]"""
     arc_mm: Floats
     """[n] position along the spine, cranial positive."""
     offset_mm: Floats
     """[n, 3] from the spine curve."""
+    ap_mm: Floats
+    """[n] offset across the curve in the sagittal plane, posterior positive."""
+    sacral: Mask
+    """[n] the network called it sacral."""
+    geometry: StackGeometry
+
+    @cached_property
+    def quantities(self) -> Floats:
+        """[n, `QUANTITIES`] summed over pieces: 1, place (3), offset (2), arc and ap and their squares, sacral."""
+        arc, ap = self.arc_mm, self.ap_mm
+        columns = [np.ones(len(arc)), *self.lps_mm.T, *self.offset_mm.T[:2], arc, arc**2, ap, ap**2, self.sacral]
+        return np.stack(columns, axis=1)
+
+    def joined(self, other: Voxels) -> Voxels:
+        """The voxels of both, on one grid."""
+        both = {
+            one.name: np.concatenate([getattr(self, one.name), getattr(other, one.name)])
+            for one in fields(self)
+            if one.name != "geometry"
+        }
+        return Voxels(**both, geometry=self.geometry)
+
+    @property
+    def pixel_mm2(self) -> float:
+        return self.geometry.spacing_mm[0] * self.geometry.spacing_mm[1]
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,7 @@ class Piece:
     centroid_mm: tuple[float, float, float]
     """LPS."""
     volume_cm3: float
+    """Every section counts for half the way to the next section of the piece on either side (`section_width_mm`)."""
     arc_mm: float
     extent_mm: float
     """Along the spine."""
@@ -81,6 +87,12 @@ class Piece:
     """Offset of the centroid from the spine curve, across and in the sagittal plane."""
     sacral_share: float = 0.0
     """Share of voxels that the network called sacral."""
+    area_cm2: float = 0.0
+    """Largest section, on one sagittal slice: it does not depend on how many slices there are."""
+    depth_mm: float = 0.0
+    """Extent from front to back."""
+    ap_mm: float = 0.0
+    """Offset of the centroid across the curve, posterior positive."""
 
     @property
     def low_mm(self) -> float:
@@ -89,6 +101,23 @@ class Piece:
     @property
     def high_mm(self) -> float:
         return self.arc_mm + self.extent_mm / 2
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What separation changed in a mask: numbers of pieces or voxels."""
+
+    pieces_removed: int = 0
+    """Pieces that are not spine."""
+    removed_voxels: int = 0
+    pieces_joined: int = 0
+    """Parts joined to another part of their vertebra or disc."""
+    pieces_separated: int = 0
+    """Parts that touching vertebrae or discs were divided into, less one for each piece divided."""
+    bridge_voxels: int = 0
+    """Voxels of strips between neighbours, dropped."""
+    crack_voxels: int = 0
+    """Voxels of the gaps inside broken vertebrae, filled."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +129,7 @@ class Instances:
     pieces: tuple[Piece, ...]
     boxes: tuple[tuple[slice, slice, slice], ...]
     """Bounding box of each piece."""
+    changes: Changes = field(default_factory=Changes)
 
     def mask(self, label: int) -> Mask:
         """Mask of one piece within its box."""
@@ -121,60 +151,25 @@ def spine_curve(bodies: Mask, discs: Mask, geometry: StackGeometry) -> SpineCurv
     return fit_spine_curve(points, weights=(np.array(height) / members)[piece] + 1e-6)
 
 
-def voxels(mask: Mask, geometry: StackGeometry, curve: SpineCurve) -> Voxels:
-    """List the voxels of a mask [slice, row, column] with their place relative to the spine."""
+def list_voxels(mask: Mask, geometry: StackGeometry, curve: SpineCurve, *, sacral: Mask | None = None) -> Voxels:
+    """List the voxels of a mask [slice, row, column] with their place relative to the spine.
+
+    Parameters
+    ----------
+    sacral : [slice, row, column] voxels that the network called sacral; None for none
+    """
     at = np.flatnonzero(mask)
     lps = _lps(at, mask.shape, geometry)
     # The curve is smooth on the scale of centimetres: a grid of 1 mm of heights, interpolated, costs less than a
     # polynomial for each of 200,000 voxels.
     foot = curve.foot_z_mm(lps)
     grid = np.arange(foot.min() - 1, foot.max() + 2, 1.0) if len(foot) else np.zeros(2)
-    on_curve = curve.point(grid)
+    on_curve, up = curve.point(grid), curve.tangent(grid)
     arc = np.interp(foot, grid, curve.arc_mm(on_curve)) if len(foot) else foot
     offset = np.stack([lps[:, axis] - np.interp(foot, grid, on_curve[:, axis]) for axis in range(3)], axis=-1)
-    return Voxels(at, lps, arc, offset)
-
-
-def separate_bodies(labels: Labels, discs: Mask, geometry: StackGeometry, curve: SpineCurve) -> Instances:
-    """Split the label array of bodies (1) and sacral bodies (2) into one piece per vertebra.
-
-    Parameters
-    ----------
-    labels : [slice, row, column] of a sagittal stack in standing order, cleaned
-    discs : [slice, row, column] mask of the discs: bodies with a disc between them are never joined
-    """
-    mask = labels > 0
-    listed = voxels(mask, geometry, curve)
-    ids = _grown_seeds(labels, mask, geometry)[mask].astype(np.int64)
-    sacral = labels[mask] == SACRAL_BODY
-    disc_arc = voxels(discs, geometry, curve).arc_mm
-    unit = voxel_cm3(geometry)
-    ids = _drop(ids, _table(ids, listed, unit, sacral), keep=_near_spine)
-    ids = _join(ids, listed, unit, sacral, disc_arc)
-    ids = _cut_tall(ids, listed, unit, sacral)
-    ids = _drop(ids, _table(ids, listed, unit, sacral), keep=_large_body)
-    return _ordered(ids, listed, mask, unit, sacral)
-
-
-def separate_discs(mask: Mask, bodies: Instances, geometry: StackGeometry, curve: SpineCurve) -> Instances:
-    """Split a disc mask [slice, row, column] of a sagittal stack in standing order into one piece per disc."""
-    listed = voxels(mask, geometry, curve)
-    unit = voxel_cm3(geometry)
-    none = np.zeros(len(listed.at), dtype=bool)
-    ids = pieces(mask)[0][mask].astype(np.int64)
-    ids = _drop(ids, _table(ids, listed, unit, none), keep=_near_spine)
-    ids = _cut_joined_discs(ids, listed, unit, np.array([body.arc_mm for body in bodies.pieces]))
-    table = _table(ids, listed, unit, none)
-    for lower, upper in pairwise(table):
-        if upper.arc_mm - lower.arc_mm < SAME_DISC_MM:
-            ids[ids == lower.label] = upper.label
-    ids = _drop(ids, _table(ids, listed, unit, none), keep=_large_disc)
-    return _ordered(ids, listed, mask, unit, none)
-
-
-def voxel_cm3(geometry: StackGeometry) -> float:
-    """Volume that one voxel stands for: pixel area times the distance between slices."""
-    return geometry.spacing_mm[0] * geometry.spacing_mm[1] * abs(geometry.slice_gap_mm) / 1000
+    back = np.interp(foot, grid, up[:, 2]) * offset[:, 1] - np.interp(foot, grid, up[:, 1]) * offset[:, 2]
+    called = np.zeros(len(at), dtype=bool) if sacral is None else sacral.ravel()[at]
+    return Voxels(at, at // (mask.shape[1] * mask.shape[2]), lps, arc, offset, back, called, geometry)
 
 
 def _lps(at: Ids, shape: tuple[int, ...], geometry: StackGeometry) -> Floats:
@@ -183,169 +178,170 @@ def _lps(at: Ids, shape: tuple[int, ...], geometry: StackGeometry) -> Floats:
     return np.asarray(geometry.position_mm[k] + row[:, None] * down + column[:, None] * across)
 
 
-def _near_spine(piece: Piece) -> bool:
-    return abs(piece.lateral_mm) <= MAX_LATERAL_MM and abs(piece.sagittal_mm) <= MAX_SAGITTAL_MM
+def section_width_mm(seen: Mask, geometry: StackGeometry) -> Floats:
+    """[piece, slice] width that each section of a piece stands for, mm; 0 where the piece is not seen.
+
+    Half the way to the neighbouring sections of the same piece, whether a slice between was never stored or lost its
+    mask; half the way to the next slice, or half the usual distance, beyond the outermost sections.
+
+    Parameters
+    ----------
+    seen : [piece, slice] the piece has voxels there
+    """
+    at = np.abs(geometry.slice_distance_mm)
+    usual = abs(geometry.slice_gap_mm)
+    edge = np.concatenate([[at[0] - usual], at, [at[-1] + usual]])
+    number = np.arange(len(at))
+    before = np.maximum.accumulate(np.where(seen, number, -1), axis=1)
+    after = np.minimum.accumulate(np.where(seen, number, len(at))[:, ::-1], axis=1)[:, ::-1]
+    previous = np.pad(before, ((0, 0), (1, 0)), constant_values=-1)[:, :-1]
+    following = np.pad(after, ((0, 0), (0, 1)), constant_values=len(at))[:, 1:]
+    # Beyond an outermost section the next slice shows no more of the piece, wherever it lies: at most the usual gap.
+    low = np.where(previous < 0, np.maximum(edge[number], at - usual), at[np.maximum(previous, 0)])
+    high = np.where(
+        following >= len(at), np.minimum(edge[number + 2], at + usual), at[np.minimum(following, len(at) - 1)]
+    )
+    return np.where(seen, (high - low) / 2, 0.0)
 
 
-def _grown_seeds(labels: Labels, mask: Mask, geometry: StackGeometry) -> npt.NDArray[np.int32]:
-    """Pieces of a mask, those with several cores divided among them by distance."""
-    found, n = pieces(mask)
-    seeds = np.zeros_like(found)
-    for value, box in zip((VERTEBRAL_BODY, SACRAL_BODY), ndimage.find_objects(labels, max_label=2), strict=True):
-        if box is None:
-            continue
-        cores, n_cores = pieces(eroded(labels[box] == value, SEED_EROSION_MM, geometry.spacing_mm))
-        size = np.bincount(cores.ravel(), minlength=n_cores + 1) * voxel_cm3(geometry)
-        renumbered = np.where(size >= MIN_SEED_CM3, np.arange(n_cores + 1) + seeds.max(), 0)
-        renumbered[0] = 0
-        seeds[box] = np.maximum(seeds[box], renumbered[cores].astype(np.int32))
-    sampling = (abs(geometry.slice_gap_mm), *geometry.spacing_mm)
-    next_label = n + 1
-    for label, box in enumerate(ndimage.find_objects(found), start=1):
-        inside = found[box] == label
-        here = np.where(inside, seeds[box], 0)
-        if np.count_nonzero(np.bincount(here.ravel())) <= 2:
-            continue
-        nearest = ndimage.distance_transform_edt(
-            here == 0, sampling=sampling, return_distances=False, return_indices=True
-        )
-        found[box][inside] = here[tuple(nearest)][inside] + next_label
-        next_label += int(here.max()) + 1
-    return found
+@dataclass(frozen=True, eq=False)
+class Sections:
+    """Sums over the voxels of every piece on every slice: what pieces are made of, and are joined by adding."""
+
+    numbers: Ids
+    """[piece]"""
+    sums: Floats
+    """[piece, slice, quantity] number of voxels, then `Voxels.quantities`."""
+    geometry: StackGeometry
+
+    def joined(self, keep: int, gone: int) -> Sections:
+        """With the piece of number `gone` added to that of number `keep`."""
+        at, other = np.searchsorted(self.numbers, [keep, gone])
+        sums = self.sums.copy()
+        sums[at] += sums[other]
+        return replace(self, numbers=np.delete(self.numbers, other), sums=np.delete(sums, other, axis=0))
+
+    def pieces(self) -> list[Piece]:
+        """From caudal to cranial; number 0 is what was dropped."""
+        count = self.sums[..., 0]
+        width = section_width_mm(count > 0, self.geometry)
+        weight = (count * width).sum(axis=1)
+        mean = np.einsum("psq,ps->pq", self.sums, width) / weight[:, None]
+        unit = self.geometry.spacing_mm[0] * self.geometry.spacing_mm[1]
+        area = count.max(axis=1, initial=0) * unit / 100
+        found = [
+            _piece(int(number), mean[i].tolist(), float(weight[i] * unit / 1000), float(area[i]))
+            for i, number in enumerate(self.numbers)
+            if number > 0
+        ]
+        return sorted(found, key=lambda piece: piece.arc_mm)
 
 
-def _table(ids: Ids, listed: Voxels, unit_cm3: float, sacral: Mask) -> list[Piece]:
-    """Pieces with their sums, from caudal to cranial; label 0 is what was dropped."""
-    voxels_of = np.bincount(ids)
-    count = np.maximum(voxels_of, 1)
-
-    def mean(values: Floats) -> Floats:
-        return np.asarray(np.bincount(ids, weights=values) / count)
-
-    centroid = np.stack([mean(listed.lps_mm[:, axis]) for axis in range(3)], axis=-1)
-    lateral, sagittal = mean(listed.offset_mm[:, 0]), mean(listed.offset_mm[:, 1])
-    arc = mean(listed.arc_mm)
-    spread = np.sqrt(np.maximum(mean(listed.arc_mm**2) - arc**2, 0))
-    share = mean(sacral.astype(np.float64))
-    table = [
-        Piece(
-            label=int(label),
-            centroid_mm=(float(centroid[label, 0]), float(centroid[label, 1]), float(centroid[label, 2])),
-            volume_cm3=float(count[label] * unit_cm3),
-            arc_mm=float(arc[label]),
-            extent_mm=float(np.sqrt(12) * spread[label]),
-            lateral_mm=float(lateral[label]),
-            sagittal_mm=float(sagittal[label]),
-            sacral_share=float(share[label]),
-        )
-        for label in np.flatnonzero(voxels_of)
-        if label > 0
-    ]
-    return sorted(table, key=lambda piece: piece.arc_mm)
+def _piece(number: int, mean: list[float], volume_cm3: float, area_cm2: float) -> Piece:
+    """A piece from the means of `Voxels.quantities`."""
+    _, x, y, z, lateral, sagittal, arc, arc2, ap, ap2, share = mean
+    return Piece(
+        label=number,
+        centroid_mm=(x, y, z),
+        volume_cm3=volume_cm3,
+        arc_mm=arc,
+        extent_mm=max(12 * (arc2 - arc**2), 0.0) ** 0.5,
+        lateral_mm=lateral,
+        sagittal_mm=sagittal,
+        sacral_share=share,
+        area_cm2=area_cm2,
+        depth_mm=max(12 * (ap2 - ap**2), 0.0) ** 0.5,
+        ap_mm=ap,
+    )
 
 
-def _drop(ids: Ids, table: list[Piece], *, keep: Callable[[Piece], bool]) -> Ids:
-    gone = [piece.label for piece in table if not keep(piece)]
-    return np.where(np.isin(ids, gone), 0, ids) if gone else ids
+def sections(ids: Ids, listed: Voxels) -> Sections:
+    """Sums by piece and slice for the numbering `ids` [n]."""
+    numbers = np.flatnonzero(np.bincount(ids))
+    n_slices = listed.geometry.n_slices
+    row = np.searchsorted(numbers, np.arange(int(ids.max(initial=0)) + 1))[ids]
+    # one voxel to a column: the product adds every voxel's quantities to its piece and slice, in one pass
+    place = sparse.csc_array(
+        (np.ones(len(ids)), row * n_slices + listed.slice_index, np.arange(len(ids) + 1)),
+        shape=(len(numbers) * n_slices, len(ids)),
+    )
+    return Sections(numbers, (place @ listed.quantities).reshape(len(numbers), n_slices, QUANTITIES), listed.geometry)
 
 
-def _large_body(piece: Piece) -> bool:
-    return piece.volume_cm3 >= MIN_BODY_CM3
+def table(ids: Ids, listed: Voxels) -> list[Piece]:
+    """Pieces of the numbering `ids` [n], from caudal to cranial; number 0 is what was dropped."""
+    return sections(ids, listed).pieces()
 
 
-def _large_disc(piece: Piece) -> bool:
-    return piece.volume_cm3 >= MIN_DISC_CM3
+def dropped(ids: Ids, gone: Sequence[Piece]) -> Ids:
+    """`ids` [n] with the numbers of some pieces set to 0."""
+    return renumbered(ids, {piece.label: 0 for piece in gone})
 
 
-def _join(ids: Ids, listed: Voxels, unit_cm3: float, sacral: Mask, disc_arc: Floats) -> Ids:
-    """Join parts of one body until no pair belongs together."""
-    while True:
-        table = _table(ids, listed, unit_cm3, sacral)
-        pair = next(
-            ((a, b) for i, a in enumerate(table) for b in table[i + 1 :] if _one_body(a, b, disc_arc, unit_cm3)), None
-        )
-        if pair is None:
-            return ids
-        ids = np.where(ids == pair[1].label, pair[0].label, ids)
+def changes(components: Ids, ids: Ids, *, pieces_removed: int, strips: int) -> Changes:
+    """Compare the connected components of a mask with what became of them.
+
+    Parameters
+    ----------
+    components, ids : [n] number of each voxel before and after; `ids` 0 is what was dropped
+    strips : voxels among the dropped that were strips between neighbours
+    """
+    pairs = shared(components, ids)
+    n_components, n_ids = (len(np.unique(pairs[:, column])) for column in (0, 1))
+    return Changes(
+        pieces_removed=pieces_removed,
+        removed_voxels=int(np.count_nonzero(ids == 0)) - strips,
+        pieces_joined=len(pairs) - n_ids,
+        pieces_separated=len(pairs) - n_components,
+        bridge_voxels=strips,
+    )
 
 
-def _one_body(a: Piece, b: Piece, disc_arc: Floats, unit_cm3: float) -> bool:
-    overlap = min(a.high_mm, b.high_mm) - max(a.low_mm, b.low_mm)
-    together = max(a.high_mm, b.high_mm) - min(a.low_mm, b.low_mm)
-    if together > JOINED_HEIGHT_MM and min(a.volume_cm3, b.volume_cm3) >= MIN_BODY_CM3:
-        return False
-    if overlap > 0.5 * min(a.extent_mm, b.extent_mm):
-        return True
-    between = np.count_nonzero((disc_arc > a.arc_mm) & (disc_arc < b.arc_mm)) * unit_cm3
-    return bool(overlap > -JOINED_GAP_MM and together <= JOINED_HEIGHT_MM and between < MIN_DISC_CM3)
+def shared(components: Ids, ids: Ids) -> Ids:
+    """[pair, (component, number)] connected components and the numbers above 0 that their voxels have."""
+    width = int(ids.max(initial=0)) + 1
+    keys = np.flatnonzero(np.bincount(components * width + ids))
+    pairs = np.stack([keys // width, keys % width], axis=1)
+    return np.asarray(pairs[pairs[:, 1] > 0])
 
 
-def _cut_tall(ids: Ids, listed: Voxels, unit_cm3: float, sacral: Mask) -> Ids:
-    """Cut pieces of several bodies at the waists of their section area along the spine, from the top down."""
-    table = _table(ids, listed, unit_cm3, sacral)
-    whole = [p.extent_mm for p in table if BODY_HEIGHT_MM[0] <= p.extent_mm <= BODY_HEIGHT_MM[1]]
-    height = float(np.median(whole)) if whole else DEFAULT_BODY_HEIGHT_MM
-    ids = ids.copy()
-    for piece in table:
-        label = piece.label
-        while True:
-            members = np.flatnonzero(ids == label)
-            arc = listed.arc_mm[members]
-            if len(arc) == 0 or np.sqrt(12) * arc.std() <= TOO_TALL * height:
-                break
-            below = arc < _waist(arc, height)
-            if below.all() or not below.any():
-                break
-            label = int(ids.max()) + 1
-            ids[members[below]] = label
-    return ids
+def renumbered(ids: Ids, new: Mapping[int, int]) -> Ids:
+    """`ids` [n] with some numbers replaced."""
+    place = np.arange(int(ids.max(initial=0)) + 1)
+    for old, number in new.items():
+        place[old] = number
+    return np.asarray(place[ids], dtype=np.int64)
 
 
-def _waist(arc_mm: Floats, height_mm: float) -> float:
-    """Position of the smallest section near one body height (and half a disc) below the upper end."""
-    bins = np.arange(np.floor(arc_mm.min()), np.ceil(arc_mm.max()) + 1, 1.0)
-    area = ndimage.gaussian_filter1d(np.histogram(arc_mm, bins)[0].astype(np.float64), 1.5)
-    middle = (bins[:-1] + bins[1:]) / 2
-    from_top = (np.quantile(arc_mm, 0.99) - middle) / height_mm
-    allowed = (from_top > 0.6) & (from_top < 1.6)
-    if not allowed.any():
-        return float(middle[0])
-    # A slight preference for the expected place decides where bodies are joined over their whole face.
-    cost = area / max(area.max(), 1.0) + 0.5 * (from_top - 1.1) ** 2
-    return float(middle[allowed][np.argmin(cost[allowed])])
+def ordered(ids: Ids, listed: Voxels, shape: tuple[int, ...], changes: Changes) -> Instances:
+    """Instances of the numbering `ids` [n], numbered from caudal to cranial."""
+    found = table(ids, listed)
+    labels = np.zeros(shape, dtype=np.uint8)
+    place = {piece.label: number for number, piece in enumerate(found, start=1)}
+    labels.ravel()[listed.at] = renumbered(ids, place)
+    return Instances(
+        labels,
+        tuple(replace(piece, label=place[piece.label]) for piece in found),
+        tuple(ndimage.find_objects(labels)),
+        changes,
+    )
 
 
-def _cut_joined_discs(ids: Ids, listed: Voxels, unit_cm3: float, body_arc_mm: Floats) -> Ids:
-    """Divide pieces that run past a body between the discs on both sides of it, without the strip that joined them."""
-    if not len(body_arc_mm):
-        return ids
-    ids = ids.copy()
-    gap_of = np.searchsorted(body_arc_mm, listed.arc_mm)
-    for piece in _table(ids, listed, unit_cm3, np.zeros(len(ids), dtype=bool)):
-        if piece.extent_mm <= TOO_TALL_DISC_MM:
-            continue
-        members = np.flatnonzero(ids == piece.label)
-        ids[members] = 0
-        for gap in np.unique(gap_of[members]):
-            here = members[gap_of[members] == gap]
-            ids[here[_core(listed.arc_mm[here])]] = ids.max() + 1
-    return ids
+def across_spine(curve: SpineCurve, piece: Piece, geometry: StackGeometry, length_mm: float) -> Element:
+    """Line [row, column] of ones from front to back at a piece: the element that opens strips away."""
+    up = curve.tangent(curve.foot_z_mm(np.array(piece.centroid_mm)))
+    return _line(np.array([up[1], up[2]]), geometry, length_mm)
 
 
-def _core(arc_mm: Floats) -> Mask:
-    bins = np.arange(np.floor(arc_mm.min()), np.ceil(arc_mm.max()) + 2, 1.0)
-    area = np.histogram(arc_mm, bins)[0]
-    thick, _ = ndimage.label(area >= DISC_CORE_SHARE * area.max())
-    core = np.flatnonzero(thick == thick[np.argmax(area)])
-    return np.asarray((arc_mm >= bins[core[0]]) & (arc_mm < bins[core[-1] + 1]))
+def along_spine(curve: SpineCurve, piece: Piece, geometry: StackGeometry, length_mm: float) -> Element:
+    """Line [row, column] of ones up the spine at a piece: the element that closes cracks."""
+    up = curve.tangent(curve.foot_z_mm(np.array(piece.centroid_mm)))
+    return _line(np.array([-up[2], up[1]]), geometry, length_mm)
 
 
-def _ordered(ids: Ids, listed: Voxels, mask: Mask, unit_cm3: float, sacral: Mask) -> Instances:
-    table = _table(ids, listed, unit_cm3, sacral)
-    new = np.zeros(int(ids.max(initial=0)) + 1, dtype=np.uint8)
-    for number, piece in enumerate(table, start=1):
-        new[piece.label] = number
-    labels = np.zeros(mask.shape, dtype=np.uint8)
-    labels.ravel()[listed.at] = new[ids]
-    ordered = tuple(replace(piece, label=number) for number, piece in enumerate(table, start=1))
-    return Instances(labels, ordered, tuple(ndimage.find_objects(labels)))
+def _line(direction: Floats, geometry: StackGeometry, length_mm: float) -> Element:
+    reach = direction * length_mm / 2 / np.array(geometry.spacing_mm)
+    half = np.ceil(np.abs(reach)).astype(int)
+    kernel = np.zeros(2 * half + 1, dtype=np.uint8)
+    ends = [(round(half[1] + sign * reach[1]), round(half[0] + sign * reach[0])) for sign in (-1, 1)]
+    return np.asarray(cv2.line(kernel, ends[0], ends[1], 1), dtype=np.uint8)

@@ -49,24 +49,34 @@ def clean_labels(labels: Labels, values: tuple[int, ...], *, spacing_mm: tuple[f
     -------
     [slice, row, column] uint8; where two labels claim a voxel, the one that had it keeps it
     """
-    cleaned = np.zeros_like(labels)
+    return cleaned(labels, values, spacing_mm=spacing_mm)[0]
+
+
+def cleaned(labels: Labels, values: tuple[int, ...], *, spacing_mm: tuple[float, float]) -> tuple[Labels, int]:
+    """`clean_labels`, and the number of voxels in the holes that were filled."""
+    clean = np.zeros_like(labels)
+    holes = 0
     for k, plane in enumerate(labels):
         present = np.bincount(plane.ravel(), minlength=256)
         for value in values:
             if present[value]:
-                _clean_plane(plane, value, spacing_mm, out=cleaned[k])
-    return cleaned
+                holes += _clean_plane(plane, value, spacing_mm, out=clean[k])
+    return clean, holes
 
 
-def _clean_plane(plane: Labels, value: int, spacing_mm: tuple[float, float], *, out: Labels) -> None:
+def _clean_plane(plane: Labels, value: int, spacing_mm: tuple[float, float], *, out: Labels) -> int:
+    """Write the clean section of one value; pixels of its holes."""
     mask = (plane == value).astype(np.uint8)
     left, top, width, height = cv2.boundingRect(mask)
     margin = 4
     rows = slice(max(top - margin, 0), top + height + margin)
     columns = slice(max(left - margin, 0), left + width + margin)
-    clean = smooth_edges(fill_holes(np.ascontiguousarray(mask[rows, columns])), spacing_mm)
+    inside = np.ascontiguousarray(mask[rows, columns])
+    filled = fill_holes(inside)
+    clean = smooth_edges(filled, spacing_mm)
     target, before = out[rows, columns], plane[rows, columns]
     target[(clean > 0) & ((target == 0) | (before == value)) & ((before == 0) | (before == value))] = value
+    return int(np.count_nonzero(filled)) - int(np.count_nonzero(inside))
 
 
 def pieces(mask: Mask) -> tuple[npt.NDArray[np.int32], int]:
@@ -76,10 +86,15 @@ def pieces(mask: Mask) -> tuple[npt.NDArray[np.int32], int]:
     return labelled, int(n)
 
 
+def disk(radius_mm: float, spacing_mm: tuple[float, float]) -> npt.NDArray[np.uint8]:
+    """Element [row, column] of ones within an ellipse of `radius_mm`, at least one pixel."""
+    size = tuple(2 * max(round(radius_mm / spacing), 1) + 1 for spacing in (spacing_mm[1], spacing_mm[0]))
+    return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, size), dtype=np.uint8)
+
+
 def eroded(mask: Mask, radius_mm: float, spacing_mm: tuple[float, float]) -> Mask:
     """Erode [slice, row, column] in the slice plane by an ellipse of `radius_mm`; outside the array is background."""
-    size = tuple(2 * max(round(radius_mm / spacing), 1) + 1 for spacing in (spacing_mm[1], spacing_mm[0]))
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, size)
+    kernel = disk(radius_mm, spacing_mm)
     planes = [
         cv2.erode(plane, kernel, borderType=cv2.BORDER_CONSTANT, borderValue=0) for plane in mask.astype(np.uint8)
     ]

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final, TypeVar
 
+from cohort.anatomy.instances import Changes
 from cohort.reasons import REASONS
 from cohort.rows import CurvatureRow, DiscRow, MuscleLevelRow, MuscleRow, QualityRow, VertebraRow
 from cohort.terms import LUMBAR_VERTEBRAE
@@ -87,6 +88,17 @@ FIELD_OF_VIEW: Final = frozenset(
 """Reasons that belong to single rows: they say how the scan was planned, and do not flag the exam as a whole."""
 
 
+POST_PROCESSED: Final = {
+    "pieces_removed": "pieces_removed",
+    "pieces_joined": "pieces_joined",
+    "pieces_separated": "pieces_separated",
+    "bridge_voxels": "bridges_removed",
+    "crack_voxels": "cracks_filled",
+}
+"""Counts of `cohort.anatomy.instances.Changes` -> reasons that tell them, and flag nothing."""
+INFORMATION: Final = frozenset({*POST_PROCESSED.values(), "holes_filled"})
+
+
 @dataclass(frozen=True)
 class Flag:
     """One doubt about one structure."""
@@ -140,10 +152,17 @@ def uncertainty_flags(uncertainty: Mapping[str, float]) -> list[Flag]:
     return [flag for name, entropy in uncertainty.items() for flag in check("uncertainty_bit", entropy, name)]
 
 
+def change_flags(changes: Changes, holes: int, structure: str) -> list[Flag]:
+    """What post-processing changed in the masks of a structure class, each count that is not 0."""
+    counts = {reason: getattr(changes, name) for name, reason in POST_PROCESSED.items()} | {"holes_filled": holes}
+    return [Flag(reason, structure, float(count)) for reason, count in counts.items() if count]
+
+
 def exam_status(flags: Iterable[Flag]) -> tuple[str, str | None]:
     """Status of the measured exam and the reason that explains it: first flags of the exam, then of lumbar
     structures."""
-    serious = [flag for flag in flags if flag.reason not in FIELD_OF_VIEW and _lumbar_or_whole(flag.structure)]
+    told = FIELD_OF_VIEW | INFORMATION
+    serious = [flag for flag in flags if flag.reason not in told and _lumbar_or_whole(flag.structure)]
     if not serious:
         return "ok", None
     first = min(serious, key=lambda flag: flag.structure is not None)

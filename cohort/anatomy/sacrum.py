@@ -60,6 +60,9 @@ class Observed:
     """Line to the piece above against the vertical in the sagittal plane, forward positive."""
     disc_above: float | None = None
     """Volume of the disc between this piece and the one above, as a share of the exam's median disc; 0 is none."""
+    disc_below: float | None = None
+    """Volume of the largest disc below the lowest piece, as a share of the median disc; None where there is none, which
+    says nothing."""
     nothing_below: bool | None = None
     """True of the lowest piece where the picture has room for another one below it."""
 
@@ -73,16 +76,18 @@ class Part:
     lean_deg: tuple[float, float]
     disc_above: tuple[float, float, float]
     """Chance of no disc, of a rudiment, of a whole disc above."""
+    disc_below: tuple[float, float]
+    """Of a disc that is seen below it: chance of a rudiment, of a whole disc."""
     nothing_below: float
     """Chance that nothing is found below although there is room."""
 
 
 PARTS: Final = (
-    Part((0.78, 0.20), (0.67, 0.14), (43.0, 16.0), (0.93, 0.04, 0.03), 0.30),  # below S1
-    Part((0.78, 0.12), (0.86, 0.11), (30.0, 13.0), (0.04, 0.08, 0.88), 0.15),  # S1
-    Part((0.98, 0.08), (1.00, 0.08), (10.0, 9.0), (0.05, 0.05, 0.90), 0.03),  # lowest mobile body
-    Part((1.00, 0.07), (1.00, 0.08), (-2.0, 8.0), (0.05, 0.05, 0.90), 0.03),
-    Part((1.00, 0.08), (1.03, 0.08), (-10.0, 11.0), (0.07, 0.05, 0.88), 0.03),  # any higher one
+    Part((0.78, 0.20), (0.67, 0.14), (43.0, 16.0), (0.93, 0.04, 0.03), (0.5, 0.02), 0.30),  # below S1
+    Part((0.78, 0.12), (0.86, 0.11), (30.0, 13.0), (0.04, 0.08, 0.88), (0.5, 0.05), 0.15),  # S1
+    Part((0.98, 0.08), (1.00, 0.08), (10.0, 9.0), (0.05, 0.05, 0.90), (0.3, 0.9), 0.03),  # lowest mobile body
+    Part((1.00, 0.07), (1.00, 0.08), (-2.0, 8.0), (0.05, 0.05, 0.90), (0.3, 0.9), 0.03),
+    Part((1.00, 0.08), (1.03, 0.08), (-10.0, 11.0), (0.07, 0.05, 0.88), (0.3, 0.9), 0.03),  # any higher one
 )
 S1_PART: Final = 1
 
@@ -182,6 +187,8 @@ def _log_likelihood(observed: Observed, kind: str, part: int) -> float:
         return float(value * np.log(sacral) + (1 - value) * np.log(1 - sacral))
     if kind == "disc_above":
         return float(np.log(model.disc_above[int(value > DISC_PRESENT / 3) + int(value >= DISC_PRESENT)]))
+    if kind == "disc_below":
+        return float(np.log(model.disc_below[int(value >= DISC_PRESENT)]))
     if kind == "nothing_below":
         return float(np.log(model.nothing_below))
     mean, spread = getattr(model, kind)
@@ -206,6 +213,7 @@ def observe(
                 depth_ratio=own[1] / next_[1] if own and next_ else None,
                 lean_deg=_lean_deg(piece, above) if above else None,
                 disc_above=_disc_between(piece, above, discs, usual_disc) if above else None,
+                disc_below=_disc_below(piece, discs, usual_disc) if i == 0 else None,
                 nothing_below=_has_room_below(piece, picture) or None if i == 0 else None,
             )
         )
@@ -254,6 +262,11 @@ def _disc_between(lower: Piece, upper: Piece, discs: Sequence[Piece], usual_cm3:
         return None
     between = [disc.volume_cm3 for disc in discs if lower.arc_mm < disc.arc_mm < upper.arc_mm]
     return max(between, default=0.0) / usual_cm3
+
+
+def _disc_below(piece: Piece, discs: Sequence[Piece], usual_cm3: float) -> float | None:
+    below = [disc.volume_cm3 for disc in discs if disc.arc_mm < piece.arc_mm]
+    return max(below) / usual_cm3 if below and usual_cm3 else None
 
 
 def _has_room_below(piece: Piece, picture: StackGeometry) -> bool:

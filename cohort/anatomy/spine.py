@@ -7,14 +7,16 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from cohort.anatomy.body_pieces import separate_bodies
 from cohort.anatomy.curvature import curvature_row
+from cohort.anatomy.disc_pieces import separate_discs
 from cohort.anatomy.discs import DiscShape, disc_row, disc_shape, mid_plane_normal
-from cohort.anatomy.instances import Instances, separate_bodies, separate_discs, spine_curve
+from cohort.anatomy.instances import Instances, spine_curve
 from cohort.anatomy.levels import Levels, Named, name_levels
 from cohort.anatomy.muscle_levels import DiscPlane
 from cohort.anatomy.orientation import Orientation, crop_box, cropped, standing_order
-from cohort.anatomy.postprocess import clean_labels
-from cohort.anatomy.quality import VOLUME_ONLY, Flag, check, uncertainty_flags
+from cohort.anatomy.postprocess import cleaned
+from cohort.anatomy.quality import VOLUME_ONLY, Flag, change_flags, check, uncertainty_flags
 from cohort.anatomy.sacrum import Sacrum, find_sacrum
 from cohort.anatomy.spine_curve import SpineCurve
 from cohort.anatomy.vertebrae import (
@@ -66,6 +68,8 @@ class _Cut:
     box: tuple[slice, slice]
     full: StackGeometry
     order: Orientation
+    holes: Mapping[str, int]
+    """Label array -> voxels of holes that were filled."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,14 +192,9 @@ def _cut(sagittal: LabelledStack) -> _Cut:
     box = crop_box((bodies | discs) > 0, margin=CROP_MARGIN_PX)
     bodies, discs = (np.ascontiguousarray(labels[:, box[0], box[1]]) for labels in (bodies, discs))
     geometry = cropped(full, box)
-    return _Cut(
-        clean_labels(bodies, (VERTEBRAL_BODY, SACRAL_BODY), spacing_mm=geometry.spacing_mm),
-        clean_labels(discs, (DISC,), spacing_mm=geometry.spacing_mm),
-        geometry,
-        box,
-        full,
-        order,
-    )
+    bodies, body_holes = cleaned(bodies, (VERTEBRAL_BODY, SACRAL_BODY), spacing_mm=geometry.spacing_mm)
+    discs, disc_holes = cleaned(discs, (DISC,), spacing_mm=geometry.spacing_mm)
+    return _Cut(bodies, discs, geometry, box, full, order, {"vertebral_body": body_holes, "disc": disc_holes})
 
 
 def _body_sides(bodies: Instances, label: int, geometry: StackGeometry, curve: SpineCurve) -> Sides:
@@ -230,9 +229,9 @@ def _found_flags(cut: _Cut, bodies: Instances, discs: Instances, levels: Levels)
     flags = [] if bodies.pieces else [Flag("no_vertebrae")]
     flags += [] if discs.pieces else [Flag("no_discs")]
     for name, instances, mask in (("vertebral_body", bodies, cut.bodies), ("disc", discs, cut.discs)):
-        kept = int(np.count_nonzero(instances.labels))
-        removed = int(np.count_nonzero(mask)) - kept
-        flags += check("removed_share", removed / max(removed + kept, 1), name)
+        removed = instances.changes.removed_voxels + instances.changes.bridge_voxels
+        flags += check("removed_share", removed / max(int(np.count_nonzero(mask)), 1), name)
+        flags += change_flags(instances.changes, cut.holes[name], name)
     return [*flags, *levels.flags]
 
 
