@@ -55,6 +55,8 @@ class Link:
     gain: float
     lowest_cost: float
     """Of this step where the lower piece is the lowest of the chain."""
+    below_sacrum_cost: float
+    """Of this step unless the lower piece itself stands on a sacral one."""
     lean_deg: float
     """Direction in the sagittal plane, backward positive."""
     from_sacrum: bool
@@ -109,21 +111,22 @@ def _link(lower: Piece, upper: Piece, discs: Sequence[Piece]) -> Link | None:
         return None
     unusual = max(GAP_MM[0] - gap, gap - GAP_MM[1], 0.0)
     cost = GAP_COST_PER_MM * unusual + min((float(step[0]) / LATERAL_MM) ** 2, 4.0) / 2
-    if lower.sacral_share <= 0.5 < upper.sacral_share:
-        cost += BELOW_SACRUM_COST
+    below_sacrum_cost = BELOW_SACRUM_COST if lower.sacral_share <= 0.5 < upper.sacral_share else 0.0
     disc_between = any(on_link(disc, lower, upper) for disc in discs)
     if disc_between and gap <= DISC_ROOM_MM:
         cost -= DISC_GAIN
     lowest_cost = 0.0 if disc_between or not discs or lower.sacral_share > 0.5 else DISC_MISSING_COST
     promontory = lower.sacral_share > 0.5 >= upper.sacral_share
-    return Link(-cost, lowest_cost, float(np.degrees(np.arctan2(step[1], step[2]))), promontory)
+    return Link(-cost, lowest_cost, below_sacrum_cost, float(np.degrees(np.arctan2(step[1], step[2]))), promontory)
 
 
 def _step_cost(below: Link | None, above: Link) -> float:
     if below is None:
-        return above.lowest_cost
+        return above.lowest_cost + above.below_sacrum_cost
     off = abs(above.lean_deg - below.lean_deg - (PROMONTORY_TURN_DEG if below.from_sacrum else TURN_DEG))
-    return float("inf") if off > MAX_TURN_OFF_DEG else (off / TURN_SCALE_DEG) ** 2 / 2
+    if off > MAX_TURN_OFF_DEG:
+        return float("inf")
+    return (off / TURN_SCALE_DEG) ** 2 / 2 + (0.0 if below.from_sacrum else above.below_sacrum_cost)
 
 
 def on_link(disc: Piece, lower: Piece, upper: Piece) -> bool:
