@@ -8,6 +8,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
+from cohort.anatomy.lean import lean_rule
 from cohort.anatomy.postprocess import clean_labels
 from cohort.anatomy.quality import LIMITS, Flag, check, row_status
 from cohort.anatomy.sides import Midline, find_midline, lateral_distance_mm
@@ -20,12 +21,6 @@ MIN_PIECE_CM2 = 0.25
 MIN_PIECE_SHARE = 0.15
 """Pieces smaller than either (the latter of the muscle's largest piece on the slice) are specks; psoas at L1-L2, the
 smallest muscle, has 1.9 cm2 in young women."""
-FAT_MARGIN_MM = 8.0
-"""The threshold between muscle and fat is found in the muscles widened by this, so that fat between and around them
-is in the sample even in lean people."""
-MIN_SEPARABILITY = 0.72
-"""Otsu's share of variance between classes; one normal distribution cut in two gives 2 / pi = 0.64, so below this there
-are not two tissues to tell apart."""
 MAX_WRONG_SIDE = 0.2
 """Share of muscle area on the wrong side of the midline that makes the sides untrustworthy."""
 MIN_SYMMETRY = 0.3
@@ -52,41 +47,6 @@ def _drop_specks(plane: Labels, value: int, pixel_cm2: float) -> None:
         window[np.isin(pieces, gone)] = 0
 
 
-def fat_threshold(stack: ImageStack, labels: Labels) -> float | None:
-    """Intensity between muscle and fat in one stack; None where the intensities do not fall into two groups.
-
-    Otsu's threshold (IEEE Trans. SMC 1979) of the pixels in the widened muscles. The receive coil makes everything
-    near the skin brighter and is not corrected, so deep fat may be missed; the number is a share of dark pixels, not a
-    proton-density fat fraction, and has not been validated against one.
-    """
-    radius = [max(round(FAT_MARGIN_MM / spacing), 1) for spacing in stack.geometry.spacing_mm]
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius[1] + 1, 2 * radius[0] + 1))
-    samples = []
-    for plane, image in zip(labels, stack.image, strict=True):
-        if plane.any():
-            near = cv2.dilate((plane > 0).astype(np.uint8), kernel).astype(bool)
-            samples.append(image[near])
-    return _otsu(np.concatenate(samples).astype(np.float64)) if samples else None
-
-
-def _otsu(values: Floats) -> float | None:
-    low, high = values.min(), np.quantile(values[:: max(len(values) // 20000, 1)], 0.995)
-    if high <= low:
-        return None
-    count, edges = np.histogram(np.minimum(values, high), bins=256, range=(low, high))
-    middle = (edges[:-1] + edges[1:]) / 2
-    share = count / count.sum()
-    weight, first = np.cumsum(share), np.cumsum(share * middle)
-    mean = first[-1]
-    inside = (weight > 0) & (weight < 1)
-    between = np.zeros(256)
-    between[inside] = (mean * weight - first)[inside] ** 2 / (weight * (1 - weight))[inside]
-    best = int(np.argmax(between))
-    if between[best] < MIN_SEPARABILITY * float(share @ (middle - mean) ** 2):
-        return None
-    return float(edges[best + 1])
-
-
 def muscle_rows(exam_id: str, stack: ImageStack, labels: Labels) -> list[MuscleRow]:
     """One row for each muscle and side on each slice where it is present.
 
@@ -97,13 +57,14 @@ def muscle_rows(exam_id: str, stack: ImageStack, labels: Labels) -> list[MuscleR
     k, row, column = np.nonzero(labels)
     if not len(k):
         return []
-    threshold = fat_threshold(stack, labels)
+    rule, _ = lean_rule(stack, labels)
     key = k * 9 + labels[k, row, column]
     count = np.bincount(key)
     found = np.flatnonzero(count)
     n = count[found]
     mean_row, mean_column = (np.bincount(key, weights=at)[found] / n for at in (row, column))
-    dark = np.bincount(key, weights=stack.image[k, row, column] < threshold)[found] / n if threshold else None
+    lean = rule.lean(stack.image, labels)[k, row, column] if rule else None
+    share = None if lean is None else np.bincount(key, weights=lean)[found] / n
     border = (row == 0) | (column == 0) | (row == labels.shape[1] - 1) | (column == labels.shape[2] - 1)
     cut = np.bincount(key, weights=border)[found] > 0
     centre = stack.geometry.to_lps(np.stack([found // 9, mean_row, mean_column], axis=-1))
@@ -117,7 +78,7 @@ def muscle_rows(exam_id: str, stack: ImageStack, labels: Labels) -> list[MuscleR
             muscle=names[int(one % 9)][0],
             side=names[int(one % 9)][1],
             csa_cm2=float(area[i]),
-            lean_fraction=None if dark is None else float(dark[i]),
+            lean_fraction=None if share is None else float(share[i]),
             row_px=float(mean_row[i]),
             column_px=float(mean_column[i]),
             x_mm=float(centre[i, 0]),
