@@ -16,7 +16,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from cohort.geometry import Floats, StackGeometry
+from cohort.anatomy.orientation import Orientation, standing_order
+from cohort.geometry import Floats
 from cohort.stacks import ImageStack, Labels
 
 FAT_MARGIN_MM = 8.0
@@ -52,12 +53,15 @@ class LeanRule:
     """[18] of `POWERS`, for coordinates from -1 to 1 across the stack."""
     threshold: float
     """Corrected intensity below which a pixel is lean."""
-    shape: tuple[int, int, int]
+    order: Orientation
+    """Brings the stack into standing order, so that the rule does not depend on how it is stored."""
 
     def lean(self, image: npt.NDArray[np.uint16], labels: Labels) -> npt.NDArray[np.bool_]:
         """[slice, row, column] Is the pixel in a muscle, and lean?"""
-        found = labels > 0
-        at = [_powers(np.arange(size), size) for size in self.shape]
+        return self.order.restore(self._standing(self.order.apply(image), self.order.apply(labels) > 0))
+
+    def _standing(self, image: npt.NDArray[np.uint16], found: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        at = [_powers(np.arange(size), size) for size in found.shape]
         terms = [tuple(int(power) for power in row) for row in POWERS]
         for k in np.flatnonzero(found.any(axis=(1, 2))):
             plane = np.zeros((4, 4))
@@ -80,27 +84,24 @@ def lean_rule(stack: ImageStack, labels: Labels) -> tuple[LeanRule | None, float
     ----------
     labels : [slice, row, column] cleaned muscles
     """
-    index, inside = _sample(labels, stack.geometry)
-    values = stack.image[index].astype(np.float64)
+    order = standing_order(stack.geometry, "axial")
+    standing = order.apply(labels)
+    index, inside = _sample(standing, order.geometry(stack.geometry).spacing_mm)
+    values = order.apply(stack.image)[index].astype(np.float64)
     if not len(values) or values.min() == values.max():
         return None, None
-    terms = _terms(index, _shape(labels))
+    terms = _terms(index, standing.shape)
     coefficients = _coil(values, terms, inside)
     flat = values * np.exp(-terms @ coefficients)
     threshold, separability = otsu(flat)
     if separability < MIN_SEPARABILITY or np.mean(flat[inside] < threshold) < MIN_LEAN:
         return None, separability
-    return LeanRule(coefficients, threshold, _shape(labels)), separability
+    return LeanRule(coefficients, threshold, order), separability
 
 
-def _shape(labels: Labels) -> tuple[int, int, int]:
-    slices, rows, columns = labels.shape
-    return slices, rows, columns
-
-
-def _sample(labels: Labels, geometry: StackGeometry) -> tuple[Index, npt.NDArray[np.bool_]]:
+def _sample(labels: Labels, spacing_mm: tuple[float, float]) -> tuple[Index, npt.NDArray[np.bool_]]:
     """Places in the widened muscles of some slices, and whether they lie in a muscle itself."""
-    reach = [max(round(FAT_MARGIN_MM / spacing), 1) for spacing in geometry.spacing_mm]
+    reach = [max(round(FAT_MARGIN_MM / spacing), 1) for spacing in spacing_mm]
     kernel = np.ones((2 * reach[0] + 1, 2 * reach[1] + 1), np.uint8)  # a rectangle is quick
     shown = np.flatnonzero(labels.any(axis=(1, 2)))
     chosen = shown[:: max(len(shown) // SAMPLED_SLICES, 1)]
@@ -113,7 +114,7 @@ def _sample(labels: Labels, geometry: StackGeometry) -> tuple[Index, npt.NDArray
     return (slices, rows, columns), labels.ravel()[places] > 0
 
 
-def _terms(index: Index, shape: tuple[int, int, int]) -> Floats:
+def _terms(index: Index, shape: tuple[int, ...]) -> Floats:
     """[n, 18] of `POWERS`."""
     at = [_powers(one, size) for one, size in zip(index, shape, strict=True)]
     return np.asarray(np.prod([table[POWERS[:, axis]] for axis, table in enumerate(at)], axis=0).T)

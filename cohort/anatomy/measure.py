@@ -7,9 +7,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from cohort.anatomy.lean import lean_rule
 from cohort.anatomy.muscle_levels import muscle_level_rows
-from cohort.anatomy.muscles import area_flags, clean_muscles, judged, muscle_rows, side_flags
-from cohort.anatomy.quality import Flag, exam_status, quality_rows, uncertainty_flags, withheld
+from cohort.anatomy.muscles import clean_muscles, judged_rows, midline_flags, muscle_rows, side_flags
+from cohort.anatomy.quality import Flag, check, exam_status, quality_rows, uncertainty_flags, withheld
 from cohort.anatomy.spine import Spine, measure_spine
 from cohort.geometry import Floats, StackGeometry
 from cohort.rows import CurvatureRow, DiscRow, MuscleLevelRow, MuscleRow, QualityRow, VertebraRow
@@ -50,6 +51,8 @@ class Muscles:
     levels: tuple[MuscleLevelRow, ...]
     flags: tuple[Flag, ...]
     cleaned: tuple[LabelledStack, ...]
+    doubts: tuple[Flag, ...] = ()
+    """Those of the flags that every row inherits."""
 
 
 def measure_exam(exam_id: str, sagittal: LabelledStack | None, axial: Sequence[LabelledStack]) -> Measurements:
@@ -74,7 +77,7 @@ def measure_exam(exam_id: str, sagittal: LabelledStack | None, axial: Sequence[L
         exam_id=exam_id,
         vertebrae=tuple(withheld(row) for row in spine.vertebrae),
         discs=tuple(withheld(row) for row in spine.discs),
-        muscles=tuple(withheld(judged(row)) for row in muscles.rows),
+        muscles=tuple(withheld(row) for row in muscles.rows),
         muscle_levels=tuple(withheld(row) for row in muscles.levels),
         curvature=withheld(spine.curvature) if spine.curvature else None,
         quality=quality_rows(exam_id, flags),
@@ -99,23 +102,35 @@ def measure_muscles(
     spine_mm = np.array([[row.x_mm, row.y_mm, row.z_mm] for row in spine.vertebrae])
     for one in axial:
         same = frame_of_reference_id is not None and one.stack.frame_of_reference_id == frame_of_reference_id
-        labels = clean_muscles(one.labels["muscle"], one.stack.geometry)
-        stack_rows = muscle_rows(exam_id, one.stack, labels)
-        midline = spine_mm if same and len(spine_mm) >= 2 else None
-        sides = side_flags(stack_rows, labels, one.stack.geometry, spine_mm=midline)
-        rows += stack_rows
-        cleaned.append(replace(one, labels={"muscle": labels}))
-        flags += [
-            *sides,
-            *uncertainty_flags(one.uncertainty),
-            *(flag for row in stack_rows for flag in area_flags(row)),
-        ]
+        found = _measure_stack(exam_id, one, spine_mm if same and len(spine_mm) >= 2 else None)
+        rows += found.rows
+        cleaned += found.cleaned
+        flags += found.flags
         if same:
             shared.append((one.stack.index, one.stack.geometry))
-            doubts += sides
+            doubts += found.doubts
         elif frame_of_reference_id is not None:
             flags.append(Flag("different_frame", f"axial stack {one.stack.index}"))
     if not shared:
         return Muscles(tuple(rows), (), tuple(flags), tuple(cleaned))
     levels, level_flags = muscle_level_rows(exam_id, spine.planes, shared, rows, doubts)
     return Muscles(tuple(rows), tuple(levels), (*flags, *level_flags), tuple(cleaned))
+
+
+def _measure_stack(exam_id: str, one: LabelledStack, spine_mm: Floats | None) -> Muscles:
+    """Muscles of one axial stack; `spine_mm` [n, 3] are bodies in its frame of reference, None where there are none."""
+    geometry = one.stack.geometry
+    labels = clean_muscles(one.labels["muscle"], geometry)
+    rule, separability = lean_rule(one.stack, labels)
+    found = muscle_rows(exam_id, one.stack, labels, rule)
+    doubts = side_flags(found, labels, geometry, spine_mm=spine_mm)
+    doubts += midline_flags(found, geometry, spine_mm) if spine_mm is not None else []
+    rows, flags = judged_rows(found, geometry, doubts)
+    picture = check("fat_separability", separability, f"axial stack {one.stack.index}")
+    return Muscles(
+        rows=tuple(rows),
+        levels=(),
+        flags=(*doubts, *uncertainty_flags(one.uncertainty), *picture, *flags),
+        cleaned=(replace(one, labels={"muscle": labels}),),
+        doubts=tuple(doubts),
+    )

@@ -125,9 +125,10 @@ def _rows_at(
         if muscle.touches_border:
             own.append(Flag("touches_border", structure))
         flags += own
-        status, reasons = row_status([*doubts, *oblique, *asymmetry[muscle.muscle], *own])
-        rows.append(_row(exam_id, level, chosen, muscle, corrected))
-        rows[-1] = replace(rows[-1], status=status, reasons=reasons)
+        jump = [Flag("size_jump", structure)] if "size_jump" in (muscle.reasons or "") else []  # listed by slice
+        status, reasons = row_status([*doubts, *oblique, *asymmetry[muscle.muscle], *own, *jump])
+        row = _row(exam_id, level, chosen, muscle, corrected)
+        rows.append(replace(row, side_difference=_side_difference(muscle.muscle, here), status=status, reasons=reasons))
     return rows, flags
 
 
@@ -152,11 +153,16 @@ def _row(exam_id: str, level: str, chosen: NearestSlice, muscle: MuscleRow, corr
     )
 
 
+def _side_difference(muscle: str, here: Sequence[MuscleRow]) -> float | None:
+    """(left - right) / mean of the areas of one muscle on one slice; None without two sides that may be used."""
+    area = {row.side: row.csa_cm2 for row in here if row.muscle == muscle and row.status != "refused"}
+    left, right = area.get("left"), area.get("right")
+    return None if left is None or right is None else 2 * (left - right) / (left + right)
+
+
 def _asymmetry(level: str, muscle: str, here: Sequence[MuscleRow]) -> list[Flag]:
-    areas = [row.csa_cm2 or 0.0 for row in here if row.muscle == muscle]
-    if len(areas) != 2:
-        return []
-    return check("side_asymmetry", abs(areas[0] - areas[1]) / float(np.mean(areas)), f"{muscle} {level}")
+    difference = _side_difference(muscle, here)
+    return check("side_asymmetry", None if difference is None else abs(difference), f"{muscle} {level}")
 
 
 def _missing(level: str, here: Sequence[MuscleRow]) -> list[Flag]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
-from cohort.anatomy.lean import lean_rule
+from cohort.anatomy.lean import LeanRule
 from cohort.anatomy.postprocess import clean_labels
-from cohort.anatomy.quality import LIMITS, Flag, check, row_status
+from cohort.anatomy.quality import LIMITS, Flag, check, marked
 from cohort.anatomy.sides import Midline, find_midline, lateral_distance_mm
+from cohort.anatomy.size_jumps import muscle_gaps, muscle_jumps, slice_name
 from cohort.geometry import Floats, StackGeometry
 from cohort.rows import MuscleRow
 from cohort.stacks import ImageStack, Labels
@@ -25,6 +27,10 @@ MAX_WRONG_SIDE = 0.2
 """Share of muscle area on the wrong side of the midline that makes the sides untrustworthy."""
 MIN_SYMMETRY = 0.3
 """Below this score of `sides.find_midline` there is no midline to check against."""
+MIN_PAIRS = 3
+"""Pairs of left and right sections that make a middle of the muscles."""
+LIKE_SIDES = 0.5
+"""Smaller over larger area of such a pair."""
 
 
 def clean_muscles(labels: Labels, geometry: StackGeometry) -> Labels:
@@ -47,17 +53,17 @@ def _drop_specks(plane: Labels, value: int, pixel_cm2: float) -> None:
         window[np.isin(pieces, gone)] = 0
 
 
-def muscle_rows(exam_id: str, stack: ImageStack, labels: Labels) -> list[MuscleRow]:
+def muscle_rows(exam_id: str, stack: ImageStack, labels: Labels, rule: LeanRule | None) -> list[MuscleRow]:
     """One row for each muscle and side on each slice where it is present.
 
     Parameters
     ----------
     labels : [slice, row, column] cleaned, values of `terms.MUSCLE_LABELS`
+    rule : of `lean.lean_rule`; without it there is no lean fraction
     """
     k, row, column = np.nonzero(labels)
     if not len(k):
         return []
-    rule, _ = lean_rule(stack, labels)
     key = k * 9 + labels[k, row, column]
     count = np.bincount(key)
     found = np.flatnonzero(count)
@@ -65,7 +71,8 @@ def muscle_rows(exam_id: str, stack: ImageStack, labels: Labels) -> list[MuscleR
     mean_row, mean_column = (np.bincount(key, weights=at)[found] / n for at in (row, column))
     lean = rule.lean(stack.image, labels)[k, row, column] if rule else None
     share = None if lean is None else np.bincount(key, weights=lean)[found] / n
-    border = (row == 0) | (column == 0) | (row == labels.shape[1] - 1) | (column == labels.shape[2] - 1)
+    top, bottom, first, last = _picture_edges(stack.image)
+    border = (row <= top) | (row >= bottom) | (column <= first) | (column >= last)
     cut = np.bincount(key, weights=border)[found] > 0
     centre = stack.geometry.to_lps(np.stack([found // 9, mean_row, mean_column], axis=-1))
     area = n * _pixel_cm2(stack.geometry)
@@ -91,17 +98,88 @@ def muscle_rows(exam_id: str, stack: ImageStack, labels: Labels) -> list[MuscleR
     ]
 
 
+def _picture_edges(image: npt.NDArray[np.uint16]) -> tuple[int, int, int, int]:
+    """First and last row, first and last column that are not zero throughout the stack (padded fields of view)."""
+    shown = image.max(axis=0) > 0
+    if not shown.any():
+        return 0, image.shape[1] - 1, 0, image.shape[2] - 1
+    rows, columns = (np.flatnonzero(shown.any(axis=axis)) for axis in (1, 0))
+    return int(rows[0]), int(rows[-1]), int(columns[0]), int(columns[-1])
+
+
 def area_flags(row: MuscleRow) -> list[Flag]:
     """Flags of a muscle that is too large on one slice; small ones are where a muscle begins or ends."""
-    structure = f"{row.muscle} {row.side} stack {row.stack} slice {row.slice}"
     largest = LIMITS[f"{row.muscle}_cm2"].expected[1]
-    return [flag for flag in check(f"{row.muscle}_cm2", row.csa_cm2, structure) if (flag.value or 0.0) > largest]
+    return [flag for flag in check(f"{row.muscle}_cm2", row.csa_cm2, slice_name(row)) if (flag.value or 0.0) > largest]
 
 
-def judged(row: MuscleRow) -> MuscleRow:
-    """The row with its status and reasons."""
-    status, reasons = row_status(area_flags(row))
-    return replace(row, status=status, reasons=reasons)
+def judged_rows(
+    rows: Sequence[MuscleRow], geometry: StackGeometry, doubts: Sequence[Flag]
+) -> tuple[list[MuscleRow], list[Flag]]:
+    """The rows of one stack with status and reasons, and the flags.
+
+    Cut muscles make one flag for each muscle and side, whose value is the number of slices.
+
+    Parameters
+    ----------
+    doubts : flags of the stack that every row inherits (and that are not returned)
+    """
+    jumps = muscle_jumps(rows, geometry)
+    flags = muscle_gaps(rows, geometry)
+    cut: Counter[str] = Counter()
+    judged = []
+    for i, row in enumerate(rows):
+        own = [*area_flags(row), *([jumps[i]] if i in jumps else [])]
+        structure = f"{row.muscle} {row.side} stack {row.stack}"
+        cut[structure] += row.touches_border
+        border = [Flag("touches_border", structure)] if row.touches_border else []
+        judged.append(marked(row, [*doubts, *own, *border]))
+        flags += own
+    flags += [Flag("touches_border", structure, float(n), 0.0) for structure, n in cut.items() if n]
+    return judged, flags
+
+
+def midline_flags(rows: Sequence[MuscleRow], geometry: StackGeometry, spine_mm: Floats) -> list[Flag]:
+    """Compare the middle between left and right muscles with the vertebral bodies, in one frame of reference.
+
+    A patient who moved between the two series is seen where they moved sideways; along the spine nothing here tells.
+
+    Parameters
+    ----------
+    rows : of one stack
+    spine_mm : [n, 3] centroids of vertebral bodies
+    """
+    left, right, slices = _pairs(rows)
+    if len(slices) < MIN_PAIRS:
+        return []
+    spine = np.array([_crossing(spine_mm, geometry, k) for k in slices])
+    across, middle = left - right, (left + right) / 2 - spine
+    turn = np.median(np.arctan2(across[:, 1], across[:, 0]))  # of the patient about their long axis
+    beside = middle[:, 0] * np.cos(turn) + middle[:, 1] * np.sin(turn)
+    inside = np.isfinite(beside)
+    if inside.sum() < MIN_PAIRS:
+        return []
+    return check("midline_mm", float(abs(np.median(beside[inside]))), f"axial stack {rows[0].stack}")
+
+
+def _pairs(rows: Sequence[MuscleRow]) -> tuple[Floats, Floats, list[int]]:
+    """[n, 3] centroids of left and of right sections of like area of one muscle on one slice, and the slices."""
+    sections = {(row.slice, row.muscle, row.side): row for row in rows if row.csa_cm2}
+    pairs = [
+        (one, other)
+        for (k, muscle, side), one in sections.items()
+        if side == "left" and (other := sections.get((k, muscle, "right"))) is not None
+    ]
+    alike = [(a, b) for a, b in pairs if LIKE_SIDES <= (a.csa_cm2 or 0.0) / (b.csa_cm2 or 1.0) <= 1 / LIKE_SIDES]
+    left, right = (np.array([[p[i].x_mm, p[i].y_mm, p[i].z_mm] for p in alike]).reshape(-1, 3) for i in (0, 1))
+    return left, right, [one.slice for one, _ in alike]
+
+
+def _crossing(spine_mm: Floats, geometry: StackGeometry, k: int) -> Floats:
+    """[3] where the line through the bodies crosses slice k; NaN where it does not."""
+    height = (spine_mm - geometry.position_mm[k]) @ geometry.normal
+    order = np.argsort(height)
+    return np.array([np.interp(0.0, height[order], spine_mm[order, i], np.nan, np.nan) for i in range(3)])
 
 
 def side_flags(

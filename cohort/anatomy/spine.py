@@ -15,6 +15,7 @@ from cohort.anatomy.muscle_levels import DiscPlane
 from cohort.anatomy.orientation import Orientation, crop_box, cropped, standing_order
 from cohort.anatomy.postprocess import clean_labels
 from cohort.anatomy.quality import VOLUME_ONLY, Flag, check, uncertainty_flags
+from cohort.anatomy.size_jumps import marked_discs, marked_vertebrae
 from cohort.anatomy.spine_curve import SpineCurve
 from cohort.anatomy.vertebrae import (
     BodyShape,
@@ -83,6 +84,9 @@ def measure_spine(exam_id: str, sagittal: LabelledStack) -> Spine:
     doubts += _found_flags(cut, bodies, discs, levels)
     vertebrae, used, body_flags = _vertebra_rows(exam_id, cut, bodies, levels.bodies, sides)
     disc_rows, disc_shapes, planes, disc_flags = _disc_rows(exam_id, cut, discs, levels.discs)
+    vertebrae, body_jumps = marked_vertebrae(vertebrae)
+    disc_rows, disc_jumps = marked_discs(disc_rows)
+    body_flags, disc_flags = [*body_flags, *body_jumps], [*disc_flags, *disc_jumps]
     curvature = curvature_row(
         exam_id,
         {row.level: np.array([row.x_mm, row.y_mm, row.z_mm]) for row in vertebrae if row.level},
