@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from cohort.anatomy.image_quality import picture_flags
 from cohort.anatomy.lean import lean_rule
 from cohort.anatomy.muscle_levels import muscle_level_rows
 from cohort.anatomy.muscles import clean_muscles, judged_rows, midline_flags, muscle_rows, side_flags
@@ -69,7 +70,7 @@ def measure_exam(exam_id: str, sagittal: LabelledStack | None, axial: Sequence[L
     spine = measure_spine(exam_id, sagittal) if sagittal is not None else Spine(flags=(Flag("no_t1_sagittal"),))
     frame = sagittal.stack.frame_of_reference_id if sagittal is not None else None
     muscles = measure_muscles(exam_id, axial, spine, frame_of_reference_id=frame)
-    flags = (*spine.flags, *muscles.flags)
+    flags = (*spine.flags, *muscles.flags, *picture_flags(spine.cleaned, muscles.cleaned))
     status, reason = exam_status(flags)
     if not spine.vertebrae and not spine.discs and not muscles.rows:
         status, reason = "refused", flags[0].reason

@@ -114,8 +114,12 @@ def _span_mm(geometry: StackGeometry, k: int) -> float:
 
 def _groups(rows: Sequence[Row]) -> list[list[Row]]:
     """Each whole structure, followed by those of its two neighbours that are whole."""
-    whole = {row.ordinal: row for row in rows if not row.touches_border}
-    return [[row, *(whole[k] for k in (n - 1, n + 1) if k in whole)] for n, row in whole.items()]
+    whole: dict[int, Row] = {row.ordinal: row for row in rows if not row.touches_border}
+    groups: list[list[Row]] = []
+    for row in whole.values():
+        groups.append([row])
+        groups[-1] += [whole[k] for k in (row.ordinal - 1, row.ordinal + 1) if k in whole]
+    return groups
 
 
 def _complete(group: Sequence[Row]) -> bool:
