@@ -37,7 +37,7 @@ def test_a_receive_coil_does_not_change_the_lean_fraction(coil: float, fat_share
     result = measure_exam("exam", None, [stack])
     for muscle, side in MUSCLE_LABELS:
         found = [row.lean_fraction for row in result.muscles if (row.muscle, row.side) == (muscle, side)]
-        assert np.array(found, float).mean() == pytest.approx(1 - fat_share, abs=0.03)
+        assert np.array(found, float).mean() == pytest.approx(1 - fat_share, abs=0.045)  # 1000 random pixels
     assert "low_contrast" not in {row.reason for row in result.quality}
 
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cohort.anatomy.measure import measure_exam
-from cohort.anatomy.muscles import area_flags, judged_rows, midline_flags, muscle_rows
-from cohort.anatomy.quality import withheld
+from cohort.anatomy.muscles import judged_rows, midline_flags, muscle_rows
+from cohort.anatomy.quality import area_flags, withheld
 from cohort.rows import MuscleRow
 from cohort.stacks import LabelledStack
 from cohort.terms import MUSCLE_LABELS
@@ -51,12 +51,14 @@ def test_a_large_area_is_flagged_and_a_huge_one_is_withheld() -> None:
     large, huge = (withheld(judged(replace(ROW, csa_cm2=area))) for area in (47.2, 80.0))
     assert (large.status, large.csa_cm2, large.reasons) == ("flagged", 47.2, "implausible_csa")
     assert (huge.status, huge.csa_cm2) == ("refused", None)
-    (flag,) = area_flags(replace(ROW, csa_cm2=80.0))
+    _, (flag,) = judged_rows([replace(ROW, csa_cm2=80.0)], GEOMETRY, [])
     assert (flag.value, flag.structure) == (80.0, "erector_spinae left stack 0 slice 22")
 
 
 def test_where_a_muscle_begins_it_may_be_small() -> None:
     assert judged(replace(ROW, csa_cm2=0.3)).status == "ok"
+    assert not area_flags("psoas", 0.3, "psoas left L5-S1", small=False)
+    assert area_flags("psoas", 0.3, "psoas left L3-L4", small=True)
 
 
 def block(areas: dict[int, float]) -> list[MuscleRow]:

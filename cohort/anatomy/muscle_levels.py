@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cohort.anatomy.quality import Flag, check, row_status
+from cohort.anatomy.quality import Flag, area_flags, check, row_status
 from cohort.geometry import Floats, StackGeometry
 from cohort.rows import MuscleLevelRow, MuscleRow
 from cohort.terms import MUSCLES
@@ -22,7 +22,7 @@ EXPECTED_MUSCLES: dict[str, frozenset[str]] = {
     "L5-S1": frozenset({"multifidus"}),
 }
 """Muscles that are there in everybody: psoas begins at L1-L2, quadratus lumborum ends at the iliac crest (L4), erector
-spinae thins to its aponeurosis at L5-S1."""
+spinae thins to its aponeurosis at L5-S1. Elsewhere they may be absent, small and unequal."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,13 +115,14 @@ def _rows_at(
     exam_id: str, level: str, chosen: NearestSlice, here: Sequence[MuscleRow], doubts: Sequence[Flag]
 ) -> tuple[list[MuscleLevelRow], list[Flag]]:
     oblique = check("slice_angle_deg", chosen.angle_deg, level)
-    asymmetry = {muscle: _asymmetry(level, muscle, here) for muscle in MUSCLES}
+    expected = EXPECTED_MUSCLES.get(level, frozenset())
+    asymmetry = {muscle: _asymmetry(level, muscle, here) if muscle in expected else [] for muscle in MUSCLES}
     flags = [*oblique, *(flag for found in asymmetry.values() for flag in found), *_missing(level, here)]
     rows = []
     for muscle in here:
         structure = f"{muscle.muscle} {muscle.side} {level}"
         corrected = (muscle.csa_cm2 or 0.0) * float(np.cos(np.radians(chosen.angle_deg)))
-        own = check(f"{muscle.muscle}_cm2", corrected, structure)
+        own = area_flags(muscle.muscle, corrected, structure, small=muscle.muscle in expected)
         if muscle.touches_border:
             own.append(Flag("touches_border", structure))
         flags += own

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from cohort.anatomy.lean import LeanRule
 from cohort.anatomy.postprocess import clean_labels
-from cohort.anatomy.quality import LIMITS, Flag, check, marked
+from cohort.anatomy.quality import Flag, area_flags, check, marked
 from cohort.anatomy.sides import Midline, find_midline, lateral_distance_mm
 from cohort.anatomy.size_jumps import muscle_gaps, muscle_jumps, slice_name
 from cohort.geometry import Floats, StackGeometry
@@ -107,12 +107,6 @@ def _picture_edges(image: npt.NDArray[np.uint16]) -> tuple[int, int, int, int]:
     return int(rows[0]), int(rows[-1]), int(columns[0]), int(columns[-1])
 
 
-def area_flags(row: MuscleRow) -> list[Flag]:
-    """Flags of a muscle that is too large on one slice; small ones are where a muscle begins or ends."""
-    largest = LIMITS[f"{row.muscle}_cm2"].expected[1]
-    return [flag for flag in check(f"{row.muscle}_cm2", row.csa_cm2, slice_name(row)) if (flag.value or 0.0) > largest]
-
-
 def judged_rows(
     rows: Sequence[MuscleRow], geometry: StackGeometry, doubts: Sequence[Flag]
 ) -> tuple[list[MuscleRow], list[Flag]]:
@@ -129,7 +123,8 @@ def judged_rows(
     cut: Counter[str] = Counter()
     judged = []
     for i, row in enumerate(rows):
-        own = [*area_flags(row), *([jumps[i]] if i in jumps else [])]
+        own = area_flags(row.muscle, row.csa_cm2, slice_name(row), small=False)
+        own += [jumps[i]] if i in jumps else []
         structure = f"{row.muscle} {row.side} stack {row.stack}"
         cut[structure] += row.touches_border
         border = [Flag("touches_border", structure)] if row.touches_border else []

@@ -179,6 +179,12 @@ def check(name: str, value: float | None, structure: str | None) -> list[Flag]:
     return [Flag(limit.reason, structure, value, passed, refused)]
 
 
+def area_flags(muscle: str, csa_cm2: float | None, structure: str, *, small: bool) -> list[Flag]:
+    """Flags of a muscle's area; too small a one only where `small`, for all begin and end somewhere."""
+    largest = LIMITS[f"{muscle}_cm2"].expected[1]
+    return [flag for flag in check(f"{muscle}_cm2", csa_cm2, structure) if small or (flag.value or 0.0) > largest]
+
+
 def row_status(flags: Iterable[Flag]) -> tuple[str, str | None]:
     """Status of a row and its reason codes joined by '+'."""
     listed = list(flags)
