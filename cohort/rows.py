@@ -190,13 +190,16 @@ class MuscleRow:
     csa_cm2: float | None = optional(
         "cross-sectional area in the plane of the slice: pixels x pixel area; null if refused"
     )
-    lean_fraction: float | None = optional("share of pixels darker than the fat threshold of this stack")
+    lean_fraction: float | None = optional(
+        "share of pixels darker than the fat threshold of this stack, corrected for the receive coil; null if muscle "
+        "and fat hardly differ"
+    )
     row_px: float = column("2D centroid, row index")
     column_px: float = column("2D centroid, column index")
     x_mm: float = column("centroid, LPS x (to the patient's left)")
     y_mm: float = column("centroid, LPS y (posterior)")
     z_mm: float = column("centroid, LPS z (cranial)")
-    touches_border: bool = column("cut by the image border")
+    touches_border: bool = column("cut by the border of the image, or of its part that is not zero")
     status: str = column("ok, flagged or refused")
     reasons: str | None = optional("reason codes joined by '+'")
 
@@ -215,6 +218,9 @@ class MuscleLevelRow:
     angle_deg: float = column("angle between the slice and the disc's mid-plane")
     csa_cm2: float | None = optional("area in the plane of the slice; null if refused")
     csa_corrected_cm2: float | None = optional("area times the cosine of angle_deg; null if refused")
+    side_difference: float | None = optional(
+        "(left - right) / mean of the two corrected areas, the same in the rows of both sides; null without a pair"
+    )
     lean_fraction: float | None = optional("as in muscles")
     x_mm: float = column("centroid, LPS x (to the patient's left)")
     y_mm: float = column("centroid, LPS y (posterior)")

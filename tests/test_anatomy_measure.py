@@ -422,3 +422,19 @@ def test_lean_fraction(axial: LabelledStack) -> None:
     noise = rng.normal(500, 50, labels.shape).astype(np.uint16)
     plain = shapes.labelled("axial", axial.stack.geometry, {"muscle": labels}, image=noise)
     assert all(row.lean_fraction is None for row in measure_exam("exam", None, [plain]).muscles)
+
+
+def test_the_difference_between_the_sides(sagittal: LabelledStack, blocks: dict[str, shapes.Block]) -> None:
+    """The left multifidus cut to half: -2/3 of the mean; where it is expected the pair is flagged."""
+    disc = blocks["L3-L4"]
+    geometry = shapes.axial_geometry(n=3, tilt_deg=disc.tilt_deg, middle_mm=tuple(disc.centre_mm))
+    stack = shapes.muscle_stack(geometry, y_mm=float(disc.centre_mm[1]) - 30)
+    labels = stack.labels["muscle"].copy()
+    rows = np.nonzero(labels == 1)[1]
+    labels[:, : int(np.median(rows))][labels[:, : int(np.median(rows))] == 1] = 0
+    result = measure_exam("exam", sagittal, [LabelledStack(stack.stack, {"muscle": labels}, {})])
+    at_disc = [row for row in result.muscle_levels if row.level == "L3-L4"]
+    by_muscle = {row.muscle: (row.side_difference, row.reasons) for row in at_disc}
+    assert by_muscle["multifidus"] == (pytest.approx(-2 / 3, abs=0.1), "side_asymmetry")
+    assert by_muscle["psoas"] == (pytest.approx(0.0, abs=0.02), None)
+    assert len({(row.muscle, row.side_difference) for row in at_disc}) == 4

@@ -8,9 +8,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from cohort.anatomy.axial_levels import axial_evidence
+from cohort.anatomy.image_quality import picture_flags
+from cohort.anatomy.lean import lean_rule
 from cohort.anatomy.muscle_levels import muscle_level_rows
-from cohort.anatomy.muscles import area_flags, clean_muscles, judged, muscle_rows, side_flags
-from cohort.anatomy.quality import Flag, exam_status, quality_rows, uncertainty_flags, withheld
+from cohort.anatomy.muscles import clean_muscles, judged_rows, midline_flags, muscle_rows, side_flags
+from cohort.anatomy.quality import Flag, check, exam_status, quality_rows, uncertainty_flags, withheld
 from cohort.anatomy.spine import Column, Spine, find_column, measure_spine
 from cohort.anatomy.vertebral_count import known_count, most_likely_count
 from cohort.geometry import Floats, StackGeometry
@@ -85,7 +87,7 @@ def measure_exam(
         count = known_count(n_lumbar, n_thoracic) or most_likely_count(seen.psoas_cm2)
         spine = measure_spine(exam_id, sagittal, column, count, seen.conflicts)
     levels: list[MuscleLevelRow] = []
-    flags = (*spine.flags, *muscles.flags)
+    flags = (*spine.flags, *muscles.flags, *picture_flags(spine.cleaned, muscles.cleaned))
     if muscles.shared:
         levels, doubts = muscle_level_rows(exam_id, spine.planes, muscles.shared, muscles.rows, muscles.doubts)
         flags = (*flags, *doubts)
@@ -96,7 +98,7 @@ def measure_exam(
         exam_id=exam_id,
         vertebrae=tuple(withheld(row) for row in spine.vertebrae),
         discs=tuple(withheld(row) for row in spine.discs),
-        muscles=tuple(withheld(judged(row)) for row in muscles.rows),
+        muscles=tuple(withheld(row) for row in muscles.rows),
         muscle_levels=tuple(withheld(row) for row in levels),
         curvature=withheld(spine.curvature) if spine.curvature else None,
         quality=quality_rows(exam_id, flags),
@@ -126,20 +128,32 @@ def measure_muscles(
     spine_mm = column.centroids_mm() if column else np.zeros((0, 3))
     for one in axial:
         same = frame_of_reference_id is not None and one.stack.frame_of_reference_id == frame_of_reference_id
-        labels = clean_muscles(one.labels["muscle"], one.stack.geometry)
-        stack_rows = muscle_rows(exam_id, one.stack, labels)
-        midline = spine_mm if same and len(spine_mm) >= 2 else None
-        sides = side_flags(stack_rows, labels, one.stack.geometry, spine_mm=midline)
-        rows += stack_rows
-        cleaned.append(replace(one, labels={"muscle": labels}))
-        flags += [
-            *sides,
-            *uncertainty_flags(one.uncertainty),
-            *(flag for row in stack_rows for flag in area_flags(row)),
-        ]
+        found = _measure_stack(exam_id, one, spine_mm if same and len(spine_mm) >= 2 else None)
+        rows += found.rows
+        cleaned += found.cleaned
+        flags += found.flags
         if same:
             shared.append((one.stack.index, one.stack.geometry))
-            doubts += sides
+            doubts += found.doubts
         elif frame_of_reference_id is not None:
             flags.append(Flag("different_frame", f"axial stack {one.stack.index}"))
     return Muscles(tuple(rows), tuple(shared), tuple(doubts), tuple(flags), tuple(cleaned))
+
+
+def _measure_stack(exam_id: str, one: LabelledStack, spine_mm: Floats | None) -> Muscles:
+    """Muscles of one axial stack; `spine_mm` [n, 3] are bodies in its frame of reference, None where there are none."""
+    geometry = one.stack.geometry
+    labels = clean_muscles(one.labels["muscle"], geometry)
+    rule, separability = lean_rule(one.stack, labels)
+    found = muscle_rows(exam_id, one.stack, labels, rule)
+    doubts = side_flags(found, labels, geometry, spine_mm=spine_mm)
+    doubts += midline_flags(found, geometry, spine_mm) if spine_mm is not None else []
+    rows, flags = judged_rows(found, geometry, doubts)
+    picture = check("fat_separability", separability, f"axial stack {one.stack.index}")
+    return Muscles(
+        rows=tuple(rows),
+        shared=(),
+        doubts=tuple(doubts),
+        flags=(*doubts, *uncertainty_flags(one.uncertainty), *picture, *flags),
+        cleaned=(replace(one, labels={"muscle": labels}),),
+    )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cohort.anatomy.quality import Flag, check, row_status
+from cohort.anatomy.quality import Flag, area_flags, check, row_status
 from cohort.geometry import Floats, StackGeometry
 from cohort.rows import MuscleLevelRow, MuscleRow
 from cohort.terms import MUSCLES
@@ -22,7 +22,7 @@ EXPECTED_MUSCLES: dict[str, frozenset[str]] = {
     "L5-S1": frozenset({"multifidus"}),
 }
 """Muscles that are there in everybody: psoas begins at L1-L2, quadratus lumborum ends at the iliac crest (L4), erector
-spinae thins to its aponeurosis at L5-S1."""
+spinae thins to its aponeurosis at L5-S1. Elsewhere they may be absent, small and unequal."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,19 +115,21 @@ def _rows_at(
     exam_id: str, level: str, chosen: NearestSlice, here: Sequence[MuscleRow], doubts: Sequence[Flag]
 ) -> tuple[list[MuscleLevelRow], list[Flag]]:
     oblique = check("slice_angle_deg", chosen.angle_deg, level)
-    asymmetry = {muscle: _asymmetry(level, muscle, here) for muscle in MUSCLES}
+    expected = EXPECTED_MUSCLES.get(level, frozenset())
+    asymmetry = {muscle: _asymmetry(level, muscle, here) if muscle in expected else [] for muscle in MUSCLES}
     flags = [*oblique, *(flag for found in asymmetry.values() for flag in found), *_missing(level, here)]
     rows = []
     for muscle in here:
         structure = f"{muscle.muscle} {muscle.side} {level}"
         corrected = (muscle.csa_cm2 or 0.0) * float(np.cos(np.radians(chosen.angle_deg)))
-        own = check(f"{muscle.muscle}_cm2", corrected, structure)
+        own = area_flags(muscle.muscle, corrected, structure, small=muscle.muscle in expected)
         if muscle.touches_border:
             own.append(Flag("touches_border", structure))
         flags += own
-        status, reasons = row_status([*doubts, *oblique, *asymmetry[muscle.muscle], *own])
-        rows.append(_row(exam_id, level, chosen, muscle, corrected))
-        rows[-1] = replace(rows[-1], status=status, reasons=reasons)
+        jump = [Flag("size_jump", structure)] if "size_jump" in (muscle.reasons or "") else []  # listed by slice
+        status, reasons = row_status([*doubts, *oblique, *asymmetry[muscle.muscle], *own, *jump])
+        row = _row(exam_id, level, chosen, muscle, corrected)
+        rows.append(replace(row, side_difference=_side_difference(muscle.muscle, here), status=status, reasons=reasons))
     return rows, flags
 
 
@@ -152,11 +154,16 @@ def _row(exam_id: str, level: str, chosen: NearestSlice, muscle: MuscleRow, corr
     )
 
 
+def _side_difference(muscle: str, here: Sequence[MuscleRow]) -> float | None:
+    """(left - right) / mean of the areas of one muscle on one slice; None without two sides that may be used."""
+    area = {row.side: row.csa_cm2 for row in here if row.muscle == muscle and row.status != "refused"}
+    left, right = area.get("left"), area.get("right")
+    return None if left is None or right is None else 2 * (left - right) / (left + right)
+
+
 def _asymmetry(level: str, muscle: str, here: Sequence[MuscleRow]) -> list[Flag]:
-    areas = [row.csa_cm2 or 0.0 for row in here if row.muscle == muscle]
-    if len(areas) != 2:
-        return []
-    return check("side_asymmetry", abs(areas[0] - areas[1]) / float(np.mean(areas)), f"{muscle} {level}")
+    difference = _side_difference(muscle, here)
+    return check("side_asymmetry", None if difference is None else abs(difference), f"{muscle} {level}")
 
 
 def _missing(level: str, here: Sequence[MuscleRow]) -> list[Flag]:

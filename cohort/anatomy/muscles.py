@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
+from cohort.anatomy.lean import LeanRule
 from cohort.anatomy.postprocess import clean_labels
-from cohort.anatomy.quality import LIMITS, Flag, check, row_status
+from cohort.anatomy.quality import Flag, area_flags, check, marked
 from cohort.anatomy.sides import Midline, find_midline, lateral_distance_mm
+from cohort.anatomy.size_jumps import muscle_gaps, muscle_jumps, slice_name
 from cohort.geometry import Floats, StackGeometry
 from cohort.rows import MuscleRow
 from cohort.stacks import ImageStack, Labels
@@ -20,16 +23,14 @@ MIN_PIECE_CM2 = 0.25
 MIN_PIECE_SHARE = 0.15
 """Pieces smaller than either (the latter of the muscle's largest piece on the slice) are specks; psoas at L1-L2, the
 smallest muscle, has 1.9 cm2 in young women."""
-FAT_MARGIN_MM = 8.0
-"""The threshold between muscle and fat is found in the muscles widened by this, so that fat between and around them
-is in the sample even in lean people."""
-MIN_SEPARABILITY = 0.72
-"""Otsu's share of variance between classes; one normal distribution cut in two gives 2 / pi = 0.64, so below this there
-are not two tissues to tell apart."""
 MAX_WRONG_SIDE = 0.2
 """Share of muscle area on the wrong side of the midline that makes the sides untrustworthy."""
 MIN_SYMMETRY = 0.3
 """Below this score of `sides.find_midline` there is no midline to check against."""
+MIN_PAIRS = 3
+"""Pairs of left and right sections that make a middle of the muscles."""
+LIKE_SIDES = 0.5
+"""Smaller over larger area of such a pair."""
 
 
 def clean_muscles(labels: Labels, geometry: StackGeometry) -> Labels:
@@ -52,59 +53,26 @@ def _drop_specks(plane: Labels, value: int, pixel_cm2: float) -> None:
         window[np.isin(pieces, gone)] = 0
 
 
-def fat_threshold(stack: ImageStack, labels: Labels) -> float | None:
-    """Intensity between muscle and fat in one stack; None where the intensities do not fall into two groups.
-
-    Otsu's threshold (IEEE Trans. SMC 1979) of the pixels in the widened muscles. The receive coil makes everything
-    near the skin brighter and is not corrected, so deep fat may be missed; the number is a share of dark pixels, not a
-    proton-density fat fraction, and has not been validated against one.
-    """
-    radius = [max(round(FAT_MARGIN_MM / spacing), 1) for spacing in stack.geometry.spacing_mm]
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius[1] + 1, 2 * radius[0] + 1))
-    samples = []
-    for plane, image in zip(labels, stack.image, strict=True):
-        if plane.any():
-            near = cv2.dilate((plane > 0).astype(np.uint8), kernel).astype(bool)
-            samples.append(image[near])
-    return _otsu(np.concatenate(samples).astype(np.float64)) if samples else None
-
-
-def _otsu(values: Floats) -> float | None:
-    low, high = values.min(), np.quantile(values[:: max(len(values) // 20000, 1)], 0.995)
-    if high <= low:
-        return None
-    count, edges = np.histogram(np.minimum(values, high), bins=256, range=(low, high))
-    middle = (edges[:-1] + edges[1:]) / 2
-    share = count / count.sum()
-    weight, first = np.cumsum(share), np.cumsum(share * middle)
-    mean = first[-1]
-    inside = (weight > 0) & (weight < 1)
-    between = np.zeros(256)
-    between[inside] = (mean * weight - first)[inside] ** 2 / (weight * (1 - weight))[inside]
-    best = int(np.argmax(between))
-    if between[best] < MIN_SEPARABILITY * float(share @ (middle - mean) ** 2):
-        return None
-    return float(edges[best + 1])
-
-
-def muscle_rows(exam_id: str, stack: ImageStack, labels: Labels) -> list[MuscleRow]:
+def muscle_rows(exam_id: str, stack: ImageStack, labels: Labels, rule: LeanRule | None) -> list[MuscleRow]:
     """One row for each muscle and side on each slice where it is present.
 
     Parameters
     ----------
     labels : [slice, row, column] cleaned, values of `terms.MUSCLE_LABELS`
+    rule : of `lean.lean_rule`; without it there is no lean fraction
     """
     k, row, column = np.nonzero(labels)
     if not len(k):
         return []
-    threshold = fat_threshold(stack, labels)
     key = k * 9 + labels[k, row, column]
     count = np.bincount(key)
     found = np.flatnonzero(count)
     n = count[found]
     mean_row, mean_column = (np.bincount(key, weights=at)[found] / n for at in (row, column))
-    dark = np.bincount(key, weights=stack.image[k, row, column] < threshold)[found] / n if threshold else None
-    border = (row == 0) | (column == 0) | (row == labels.shape[1] - 1) | (column == labels.shape[2] - 1)
+    lean = rule.lean(stack.image, labels)[k, row, column] if rule else None
+    share = None if lean is None else np.bincount(key, weights=lean)[found] / n
+    top, bottom, first, last = _picture_edges(stack.image)
+    border = (row <= top) | (row >= bottom) | (column <= first) | (column >= last)
     cut = np.bincount(key, weights=border)[found] > 0
     centre = stack.geometry.to_lps(np.stack([found // 9, mean_row, mean_column], axis=-1))
     area = n * _pixel_cm2(stack.geometry)
@@ -117,7 +85,7 @@ def muscle_rows(exam_id: str, stack: ImageStack, labels: Labels) -> list[MuscleR
             muscle=names[int(one % 9)][0],
             side=names[int(one % 9)][1],
             csa_cm2=float(area[i]),
-            lean_fraction=None if dark is None else float(dark[i]),
+            lean_fraction=None if share is None else float(share[i]),
             row_px=float(mean_row[i]),
             column_px=float(mean_column[i]),
             x_mm=float(centre[i, 0]),
@@ -130,17 +98,83 @@ def muscle_rows(exam_id: str, stack: ImageStack, labels: Labels) -> list[MuscleR
     ]
 
 
-def area_flags(row: MuscleRow) -> list[Flag]:
-    """Flags of a muscle that is too large on one slice; small ones are where a muscle begins or ends."""
-    structure = f"{row.muscle} {row.side} stack {row.stack} slice {row.slice}"
-    largest = LIMITS[f"{row.muscle}_cm2"].expected[1]
-    return [flag for flag in check(f"{row.muscle}_cm2", row.csa_cm2, structure) if (flag.value or 0.0) > largest]
+def _picture_edges(image: npt.NDArray[np.uint16]) -> tuple[int, int, int, int]:
+    """First and last row, first and last column that are not zero throughout the stack (padded fields of view)."""
+    shown = image.max(axis=0) > 0
+    if not shown.any():
+        return 0, image.shape[1] - 1, 0, image.shape[2] - 1
+    rows, columns = (np.flatnonzero(shown.any(axis=axis)) for axis in (1, 0))
+    return int(rows[0]), int(rows[-1]), int(columns[0]), int(columns[-1])
 
 
-def judged(row: MuscleRow) -> MuscleRow:
-    """The row with its status and reasons."""
-    status, reasons = row_status(area_flags(row))
-    return replace(row, status=status, reasons=reasons)
+def judged_rows(
+    rows: Sequence[MuscleRow], geometry: StackGeometry, doubts: Sequence[Flag]
+) -> tuple[list[MuscleRow], list[Flag]]:
+    """The rows of one stack with status and reasons, and the flags.
+
+    Cut muscles make one flag for each muscle and side, whose value is the number of slices.
+
+    Parameters
+    ----------
+    doubts : flags of the stack that every row inherits (and that are not returned)
+    """
+    jumps = muscle_jumps(rows, geometry)
+    flags = muscle_gaps(rows, geometry)
+    cut: Counter[str] = Counter()
+    judged = []
+    for i, row in enumerate(rows):
+        own = area_flags(row.muscle, row.csa_cm2, slice_name(row), small=False)
+        own += [jumps[i]] if i in jumps else []
+        structure = f"{row.muscle} {row.side} stack {row.stack}"
+        cut[structure] += row.touches_border
+        border = [Flag("touches_border", structure)] if row.touches_border else []
+        judged.append(marked(row, [*doubts, *own, *border]))
+        flags += own
+    flags += [Flag("touches_border", structure, float(n), 0.0) for structure, n in cut.items() if n]
+    return judged, flags
+
+
+def midline_flags(rows: Sequence[MuscleRow], geometry: StackGeometry, spine_mm: Floats) -> list[Flag]:
+    """Compare the middle between left and right muscles with the vertebral bodies, in one frame of reference.
+
+    A patient who moved between the two series is seen where they moved sideways; along the spine nothing here tells.
+
+    Parameters
+    ----------
+    rows : of one stack
+    spine_mm : [n, 3] centroids of vertebral bodies
+    """
+    left, right, slices = _pairs(rows)
+    if len(slices) < MIN_PAIRS:
+        return []
+    spine = np.array([_crossing(spine_mm, geometry, k) for k in slices])
+    across, middle = left - right, (left + right) / 2 - spine
+    turn = np.median(np.arctan2(across[:, 1], across[:, 0]))  # of the patient about their long axis
+    beside = middle[:, 0] * np.cos(turn) + middle[:, 1] * np.sin(turn)
+    inside = np.isfinite(beside)
+    if inside.sum() < MIN_PAIRS:
+        return []
+    return check("midline_mm", float(abs(np.median(beside[inside]))), f"axial stack {rows[0].stack}")
+
+
+def _pairs(rows: Sequence[MuscleRow]) -> tuple[Floats, Floats, list[int]]:
+    """[n, 3] centroids of left and of right sections of like area of one muscle on one slice, and the slices."""
+    sections = {(row.slice, row.muscle, row.side): row for row in rows if row.csa_cm2}
+    pairs = [
+        (one, other)
+        for (k, muscle, side), one in sections.items()
+        if side == "left" and (other := sections.get((k, muscle, "right"))) is not None
+    ]
+    alike = [(a, b) for a, b in pairs if LIKE_SIDES <= (a.csa_cm2 or 0.0) / (b.csa_cm2 or 1.0) <= 1 / LIKE_SIDES]
+    left, right = (np.array([[p[i].x_mm, p[i].y_mm, p[i].z_mm] for p in alike]).reshape(-1, 3) for i in (0, 1))
+    return left, right, [one.slice for one, _ in alike]
+
+
+def _crossing(spine_mm: Floats, geometry: StackGeometry, k: int) -> Floats:
+    """[3] where the line through the bodies crosses slice k; NaN where it does not."""
+    height = (spine_mm - geometry.position_mm[k]) @ geometry.normal
+    order = np.argsort(height)
+    return np.array([np.interp(0.0, height[order], spine_mm[order, i], np.nan, np.nan) for i in range(3)])
 
 
 def side_flags(

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final, TypeVar
 
+import numpy as np
+
 from cohort.anatomy.instances import Changes
 from cohort.reasons import REASONS
 from cohort.rows import CurvatureRow, DiscRow, MuscleLevelRow, MuscleRow, QualityRow, VertebraRow
@@ -71,6 +73,60 @@ LIMITS: Final[dict[str, Limit]] = {
         (0.0, 60.0),
         "cos(20 degrees) changes the area by 6 %, less than the scatter between readers. Own choice.",
     ),
+    "body_size_ratio": Limit(
+        "size_jump",
+        (0.65, 1.55),
+        (0.0, np.inf),
+        "volume over the mean of its neighbours'; L1 to L5 differ from one to the next by 0.86-1.11 on average "
+        "(MyoSegmenTUM, n = 53). Working value: masks doubled or halved pass it, 99 % of phantom bodies do not.",
+    ),
+    "disc_size_ratio": Limit(
+        "size_jump",
+        (0.65, 1.55),
+        (0.0, np.inf),
+        "volume / mean height (the footprint, which a narrow disc keeps) over the mean of its neighbours'; depths "
+        "31-34 +- 3.3 mm (Menezes-Reis 2016, n = 49). Working value.",
+    ),
+    "disc_height_ratio": Limit(
+        "size_jump",
+        (0.0, 1.8),
+        (0.0, np.inf),
+        "height over that of the higher neighbour; discs lose height, they do not gain it, and healthy neighbours "
+        "differ by 0.8-1.2 on average (Menezes-Reis 2016). Working value.",
+    ),
+    "muscle_slice_ratio": Limit(
+        "size_jump",
+        (0.57, 1.7),
+        (0.0, np.inf),
+        "area over the mean of the slices before and behind. Working value: of 2500 true areas of phantom muscles 98 % "
+        "lie within 0.8-1.25 and none beyond the limits.",
+    ),
+    "midline_mm": Limit(
+        "midlines_disagree",
+        (0.0, 8.0),
+        (0.0, np.inf),
+        "distance of the bodies from the middle of the muscles; below 3 mm in phantoms, scoliosis included. Own.",
+    ),
+    "body_disc_contrast": Limit(
+        "low_contrast",
+        (1.0, np.inf),
+        (0.0, np.inf),
+        "difference of the medians over the spread in the masks: at 1 a third of the pixels look like the other "
+        "structure. Own choice.",
+    ),
+    "fat_separability": Limit(
+        "low_contrast",
+        (0.72, 1.0),
+        (0.0, 1.0),
+        "Otsu's share of variance between muscle and fat; one normal distribution cut in two gives 2 / pi = 0.64",
+    ),
+    "ghost_share": Limit(
+        "ghosting",
+        (0.0, 0.025),
+        (0.0, np.inf),
+        "signal of a copy in air over that of the body; 2.5 % is the limit of the percent-signal ghosting test of the "
+        "ACR Large Phantom guidance, there between regions of a phantom",
+    ),
     "uncertainty_bit": Limit(
         "network_uncertain", (0.0, 0.5), (0.0, 1.1), "half of the largest binary entropy. Own choice, not validated."
     ),
@@ -83,7 +139,15 @@ VOLUME_ONLY: Final = frozenset({"outermost_slice"})
 """Reasons that concern only the volume of a structure: listed with it, but its row keeps status ok."""
 
 FIELD_OF_VIEW: Final = frozenset(
-    {"outermost_slice", "touches_border", "oblique_slice", "no_slice_at_level", "muscle_missing", "side_asymmetry"}
+    {
+        "outermost_slice",
+        "touches_border",
+        "oblique_slice",
+        "no_slice_at_level",
+        "muscle_missing",
+        "muscle_gap",
+        "side_asymmetry",
+    }
 )
 """Reasons that belong to single rows: they say how the scan was planned, and do not flag the exam as a whole."""
 
@@ -127,6 +191,12 @@ def check(name: str, value: float | None, structure: str | None) -> list[Flag]:
     return [Flag(limit.reason, structure, value, passed, refused)]
 
 
+def area_flags(muscle: str, csa_cm2: float | None, structure: str, *, small: bool) -> list[Flag]:
+    """Flags of a muscle's area; too small a one only where `small`, for all begin and end somewhere."""
+    largest = LIMITS[f"{muscle}_cm2"].expected[1]
+    return [flag for flag in check(f"{muscle}_cm2", csa_cm2, structure) if small or (flag.value or 0.0) > largest]
+
+
 def row_status(flags: Iterable[Flag]) -> tuple[str, str | None]:
     """Status of a row and its reason codes joined by '+'."""
     listed = list(flags)
@@ -135,6 +205,9 @@ def row_status(flags: Iterable[Flag]) -> tuple[str, str | None]:
         return "refused", reasons
     return ("flagged" if any(flag.reason not in VOLUME_ONLY for flag in listed) else "ok"), reasons
 
+
+STATUSES: Final = ("ok", "flagged", "refused")
+"""Of a row, from best to worst."""
 
 Row = TypeVar("Row", VertebraRow, DiscRow, MuscleRow, MuscleLevelRow, CurvatureRow)
 
@@ -145,6 +218,14 @@ def withheld(row: Row) -> Row:
         return row
     empty: dict[str, Any] = {f.name: None for f in fields(row) if f.type == "float | None"}
     return replace(row, **empty)
+
+
+def marked(row: Row, flags: Iterable[Flag]) -> Row:
+    """The row with further flags: their reasons behind its own, and the worse status."""
+    status, reasons = row_status(flags)
+    listed = [one for joined in (row.reasons, reasons) if joined for one in joined.split("+")]
+    worse = max(row.status, status, key=STATUSES.index)
+    return replace(row, status=worse, reasons="+".join(dict.fromkeys(listed)) or None)
 
 
 def uncertainty_flags(uncertainty: Mapping[str, float]) -> list[Flag]:

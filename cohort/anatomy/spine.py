@@ -18,6 +18,7 @@ from cohort.anatomy.orientation import Orientation, crop_box, cropped, standing_
 from cohort.anatomy.postprocess import cleaned
 from cohort.anatomy.quality import VOLUME_ONLY, Flag, change_flags, check, uncertainty_flags
 from cohort.anatomy.sacrum import Sacrum, find_sacrum
+from cohort.anatomy.size_jumps import marked_discs, marked_vertebrae
 from cohort.anatomy.spine_curve import SpineCurve
 from cohort.anatomy.vertebrae import (
     BodyShape,
@@ -152,6 +153,9 @@ def measure_spine(
     doubts += _found_flags(cut, bodies, discs, levels)
     vertebrae, used, body_flags = _vertebra_rows(exam_id, cut, bodies, levels, column.sides)
     disc_rows, disc_shapes, disc_flags = _disc_rows(exam_id, cut, discs, levels.discs)
+    vertebrae, body_jumps = marked_vertebrae(vertebrae)
+    disc_rows, disc_jumps = marked_discs(disc_rows)
+    body_flags, disc_flags = [*body_flags, *body_jumps], [*disc_flags, *disc_jumps]
     curvature = curvature_row(
         exam_id,
         {row.level: np.array([row.x_mm, row.y_mm, row.z_mm]) for row in vertebrae if row.level},
