@@ -25,7 +25,7 @@ LOW_PASS_MM = 2.0
 border (steps of 5-20 pixels at 0.7 mm) would add up to a pixel to a height between extreme points. Of 1, 1.5, 2 and
 3 mm this gave the least error of disc heights on phantom exams of another seed than the reported ones."""
 CENTRAL_MM = 8.0
-"""Neighbouring slices this close to the central one show nearly the same endplates: a third of the half-width of a body.
+"""Neighbouring slices this close to the central one show nearly the same endplates: a third of half a body.
 Farther out the endplate of a real sacrum leans otherwise (5 degrees at 8 mm on human masks)."""
 SIMILAR_AREA = 0.5
 """A neighbouring section smaller than this share of the central one is a fault or the end of the structure."""
