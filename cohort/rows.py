@@ -134,16 +134,21 @@ class VertebraRow:
     x_mm: float = column("centroid, LPS x (to the patient's left)")
     y_mm: float = column("centroid, LPS y (posterior)")
     z_mm: float = column("centroid, LPS z (cranial)")
-    anterior_height_mm: float | None = optional("height of the anterior wall on the central slice")
-    posterior_height_mm: float | None = optional("height of the posterior wall on the central slice")
-    middle_height_mm: float | None = optional("height at half depth on the central slice")
-    depth_mm: float | None = optional("anterior-posterior length on the central slice")
+    anterior_height_mm: float | None = optional("height of the anterior wall, on the central slices")
+    posterior_height_mm: float | None = optional("height of the posterior wall, on the central slices")
+    middle_height_mm: float | None = optional("height at half depth, on the central slices")
+    depth_mm: float | None = optional("anterior-posterior length, on the central slices")
     wedge_deg: float | None = optional("angle between endplates, anterior taller positive")
     tilt_deg: float | None = optional(
         "superior endplate against the axial plane in the sagittal plane, anterior lower positive"
     )
+    inferior_tilt_deg: float | None = optional("inferior endplate, in the same way")
+    compression_ratio: float | None = optional(
+        "height left: least of anterior/posterior, middle/mean of both, and mean height/neighbours' (Genant 1993)"
+    )
     volume_cm3: float = column("voxel volume within the slices seen")
     slices_seen: int = column("sagittal slices with this body")
+    slices_expected: int = column("slices from the first to the last of them, missing ones included")
     touches_border: bool = column("cut by the image border")
     status: str = column("ok, flagged or refused")
     reasons: str | None = optional("reason codes joined by '+'")
@@ -158,21 +163,35 @@ class DiscRow:
     level: str | None = optional("name, cranial vertebra first (L4-L5); null when undecided")
     level_confidence: float = column("0 to 1")
     height_mm: float | None = optional(
-        "shortest side of the minimum-area rectangle of the outline on the most central slice (Hess 2023)"
+        "shortest side of the minimum-area rectangle of the outline at the most central slice (Hess 2023), its borders "
+        "smoothed over that slice and its neighbours"
     )
-    width_mm: float | None = optional("longest side of that rectangle")
+    outline_height_mm: float | None = optional(
+        "the same of the outline of the most central slice alone, as the mask has it"
+    )
+    width_mm: float | None = optional("anterior-posterior depth on the most central slice")
     area_mm2: float | None = optional("area on the most central slice")
     mean_height_mm: float | None = optional("area / width on the most central slice")
     anterior_height_mm: float | None = optional("height at 15 % of the depth from the front")
     middle_height_mm: float | None = optional("height at half depth")
     posterior_height_mm: float | None = optional("height at 15 % of the depth from the back")
+    height_index: float | None = optional(
+        "disc height index: mean of anterior, middle and posterior height / middle height of the vertebra above"
+    )
     wedge_deg: float | None = optional("angle between its two borders, anterior taller positive")
+    endplate_wedge_deg: float | None = optional(
+        "inferior endplate of the vertebra above to superior endplate of the one below, anterior taller positive"
+    )
+    segmental_deg: float | None = optional(
+        "superior endplate of the vertebra above to that of the one below, lordosis positive"
+    )
     x_mm: float = column("centroid, LPS x (to the patient's left)")
     y_mm: float = column("centroid, LPS y (posterior)")
     z_mm: float = column("centroid, LPS z (cranial)")
     central_slice: int = column("index of the sagittal slice nearest the centroid")
     volume_cm3: float = column("voxel volume within the slices seen")
     slices_seen: int = column("sagittal slices with this disc")
+    slices_expected: int = column("slices from the first to the last of them, missing ones included")
     touches_border: bool = column("cut by the image border")
     status: str = column("ok, flagged or refused")
     reasons: str | None = optional("reason codes joined by '+'")

@@ -316,6 +316,82 @@ def _other_frame(exam: Exam) -> Exam:
     return replace(exam, axial=(*exam.axial[:2], moved, *exam.axial[3:]))
 
 
+def _small_body(exam: Exam) -> Exam:
+    """L3 five millimetres smaller all around, on its slices."""
+    body = exam.body("L3")
+    small = np.stack([cv2.erode(plane, _ball(4)) for plane in body.astype(np.uint8)]).astype(bool)
+    return exam.with_labels(vertebral_body=np.where(body & ~small, 0, exam.body_labels).astype(np.uint8))
+
+
+def _gap_in_muscle(exam: Exam) -> Exam:
+    labels = exam.muscles("L3-L4")
+    labels[1][labels[1] == MUSCLE_LABELS["psoas", "left"]] = 0
+    return exam.with_muscles("L3-L4", labels)
+
+
+def _moved(exam: Exam, by_mm: tuple[float, float, float]) -> Exam:
+    """All axial stacks elsewhere."""
+    axial = []
+    for one in exam.axial:
+        geometry = replace(one.stack.geometry, position_mm=one.stack.geometry.position_mm + by_mm)
+        axial.append(replace(one, stack=replace(one.stack, geometry=geometry)))
+    return replace(exam, axial=tuple(axial))
+
+
+def _moved_patient(exam: Exam) -> Exam:
+    return _moved(exam, (15.0, 0.0, 0.0))
+
+
+def _noise(exam: Exam) -> Exam:
+    stack = exam.sagittal.stack
+    image = stack.image + np.random.default_rng(0).normal(0, 450, stack.image.shape)
+    noisy = replace(stack, image=np.clip(image, 0, 4095).astype(np.uint16))
+    return replace(exam, sagittal=replace(exam.sagittal, stack=noisy))
+
+
+def _ghosts(exam: Exam) -> Exam:
+    """A copy of a tenth of the signal, a third of the picture further back."""
+    axial = []
+    for one in exam.axial:
+        image = one.stack.image + 0.1 * np.roll(one.stack.image, one.stack.image.shape[1] // 3, axis=1)
+        axial.append(replace(one, stack=replace(one.stack, image=np.clip(image, 0, 4095).astype(np.uint16))))
+    return replace(exam, axial=tuple(axial))
+
+
+def _broken_body(exam: Exam) -> Exam:
+    """A gap of two pixels across L3."""
+    body = exam.body("L3")
+    middle = int(np.nonzero(body)[1].mean())
+    labels = exam.body_labels
+    labels[:, middle : middle + 2][body[:, middle : middle + 2]] = 0
+    return exam.with_labels(vertebral_body=labels)
+
+
+def _bridge(exam: Exam) -> Exam:
+    """A strip of three pixels from L3 to L4 on all slices of both."""
+    labels, both = exam.body_labels, exam.body("L3") | exam.body("L4")
+    top, bottom = (int(np.nonzero(exam.body(name))[1].mean()) for name in ("L3", "L4"))
+    column = int(np.nonzero(both)[2].mean())
+    labels[both.any(axis=(1, 2)), top:bottom, column : column + 3] = VERTEBRAL_BODY
+    return exam.with_labels(vertebral_body=labels)
+
+
+def _holes(exam: Exam) -> Exam:
+    labels = exam.body_labels
+    _, row, column = np.argwhere(exam.body("L3")).mean(axis=0).astype(int)
+    labels[:, row + 5 : row + 10, column - 2 : column + 3] = 0
+    return exam.with_labels(vertebral_body=labels)
+
+
+def _fracture(exam: Exam) -> Exam:
+    return exam_of(replace(SUBJECT, seed=31, findings=("wedge_fracture",)))
+
+
+def _moved_up(exam: Exam) -> Exam:
+    """All axial slices one vertebra higher than they were acquired."""
+    return _moved(exam, (0.0, -4.0, 36.0))
+
+
 CASES: Final[Mapping[str, Case]] = {
     "no_vertebrae": Case("no body in the masks", _no_bodies),
     "no_discs": Case("no disc in the masks", _no_discs),
@@ -338,6 +414,18 @@ CASES: Final[Mapping[str, Case]] = {
     "components_removed": Case("a false body in front of the spine", _blob),
     "network_uncertain": Case("the network reports 0.62 bit for its discs", _unsure),
     "network_misfit": Case("pixels of 4 mm", _coarse),
+    "size_jump": Case("L3 is drawn too small all around", _small_body),
+    "muscle_gap": Case("no left psoas on the middle one of three slices", _gap_in_muscle, "axial"),
+    "midlines_disagree": Case("all axial slices moved by 15 mm to the left", _moved_patient, "axial"),
+    "low_contrast": Case("noise over the sagittal pictures", _noise),
+    "ghosting": Case("a copy of a tenth of the signal, moved backward", _ghosts, "axial"),
+    "pieces_removed": Case("a false body in front of the spine", _blob),
+    "pieces_joined": Case("a gap across L3", _broken_body),
+    "pieces_separated": Case("a strip from L3 to L4", _bridge),
+    "bridges_removed": Case("a strip from L3 to L4", _bridge),
+    "holes_filled": Case("a hole in L3 on every slice", _holes),
+    "compression_suspected": Case("a subject with a wedge fracture", _fracture),
+    "axial_conflict": Case("all axial slices a vertebra too high", _moved_up),
 }
 """Code -> case."""
 

@@ -23,6 +23,7 @@ DISC = DiscRow(
     central_slice=7,
     volume_cm3=12.0,
     slices_seen=9,
+    slices_expected=9,
     touches_border=False,
     status="ok",
 )

@@ -57,6 +57,7 @@ def disc(exam_id: str, ordinal: int) -> DiscRow:
         central_slice=5,
         volume_cm3=9.0,
         slices_seen=8,
+        slices_expected=8,
         touches_border=False,
         status="ok",
     )

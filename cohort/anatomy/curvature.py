@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from cohort.anatomy.quality import Flag, row_status
+from cohort.anatomy.quality import Flag, check, row_status
 from cohort.anatomy.vertebrae import BodyShape, Endplate
 from cohort.geometry import Floats
 from cohort.rows import CurvatureRow
@@ -22,8 +22,8 @@ def curvature_row(
     endplates: Mapping[str, Endplate],
     shapes: Mapping[str, BodyShape],
     doubts: list[Flag],
-) -> CurvatureRow | None:
-    """Curvature of the named vertebrae; None when no number can be given.
+) -> tuple[CurvatureRow | None, list[Flag]]:
+    """Curvature of the named vertebrae, None when no number can be given, and its own flags.
 
     Parameters
     ----------
@@ -40,9 +40,15 @@ def curvature_row(
         "coronal_deviation_mm": _coronal_deviation_mm(centroids_mm),
     }
     if all(number is None for number in numbers.values()):
-        return None
-    status, reasons = row_status(doubts)
-    return CurvatureRow(exam_id=exam_id, status=status, reasons=reasons, **numbers)
+        return None, []
+    readings = numbers["lordosis_l1_s1_deg"], numbers["lordosis_centroid_deg"]
+    own = check("lordosis_readings_deg", _less(*readings), None)
+    status, reasons = row_status([*doubts, *own])
+    return CurvatureRow(exam_id=exam_id, status=status, reasons=reasons, **numbers), own
+
+
+def _less(first: float | None, second: float | None) -> float | None:
+    return None if first is None or second is None else first - second
 
 
 def _lean_deg(upper: Floats, lower: Floats) -> float:

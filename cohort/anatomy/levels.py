@@ -19,6 +19,7 @@ from cohort.anatomy.instances import Piece
 from cohort.anatomy.quality import Flag, check
 from cohort.anatomy.sacrum import Sacrum
 from cohort.anatomy.vertebral_count import Count
+from cohort.terms import disc_name
 
 CONFIDENT: Final = 0.95
 """Names from here on may be used without a look. More than the share of people with five lumbar vertebrae (0.924), so
@@ -81,7 +82,7 @@ def name_levels(
     confidence = 0.0
     if s1 is not None and _regular(bodies[s1:])[:1] != [False]:
         confidence = sacrum.probability[s1] * count.confidence * CONFLICT_FACTOR ** len(conflicts)
-    flags = [*_spacing_flags([bodies[i] for i in kept]), *conflicts]
+    flags = [*conflicts]
     if s1 is None or confidence < UNDECIDED:
         flags.append(Flag("levels_undecided", None, confidence, UNDECIDED))
         start = 0 if s1 is not None and first == s1 else 1
@@ -91,6 +92,7 @@ def name_levels(
             flags.append(Flag("levels_low_confidence", None, confidence, LOW_CONFIDENCE))
         kept = kept[s1 - first :]
         named = _count_up(bodies, kept, confidence, count)
+    flags += _spacing_flags(bodies, named)
     named_discs, disc_flags = _name_discs(bodies, discs, named, count)
     variant = _variant_flags(sacrum, count)
     return Levels(
@@ -137,9 +139,16 @@ def _count_up(bodies: Sequence[Piece], kept: Sequence[int], confidence: float, c
     return named
 
 
-def _spacing_flags(bodies: Sequence[Piece]) -> list[Flag]:
-    flags = [flag for spacing in _spacings(bodies) for flag in check("body_spacing_mm", spacing, None)]
-    wrong = _regular(bodies).count(False)
+def _spacing_flags(bodies: Sequence[Piece], named: Sequence[Named]) -> list[Flag]:
+    pieces = [bodies[one.index] for one in named]
+    steps = [
+        disc_name(above.level, below.level) if above.level and below.level else f"disc-{below.ordinal + 1}"
+        for below, above in pairwise(named)
+    ]
+    flags = [
+        flag for step, mm in zip(steps, _spacings(pieces), strict=True) for flag in check("body_spacing_mm", mm, step)
+    ]
+    wrong = _regular(pieces).count(False)
     return [*flags, Flag("count_mismatch", "vertebral_body", float(wrong), 0.0)] if wrong else flags
 
 

@@ -111,6 +111,10 @@ class Sacrum:
             return None
         return int(np.argmax(self.probability))
 
+    def is_sacral(self, index: int, piece: Piece) -> bool:
+        """Is the piece at `index` S1 or below; by the network's class where S1 was not found."""
+        return piece.sacral_share > 0.5 if self.s1 is None else index <= self.s1
+
 
 def find_sacrum(
     bodies: Instances, discs: Sequence[Piece], geometry: StackGeometry, *, picture: StackGeometry

@@ -10,11 +10,12 @@ import numpy as np
 from cohort.anatomy.body_pieces import separate_bodies
 from cohort.anatomy.curvature import curvature_row
 from cohort.anatomy.disc_pieces import separate_discs
-from cohort.anatomy.discs import DiscShape, disc_row, disc_shape, mid_plane_normal
+from cohort.anatomy.discs import DiscShape, MotionSegment, disc_row, disc_shape, mid_plane_normal
 from cohort.anatomy.instances import Instances, spine_curve
 from cohort.anatomy.levels import Levels, Named, name_levels
 from cohort.anatomy.muscle_levels import DiscPlane
 from cohort.anatomy.orientation import Orientation, crop_box, cropped, standing_order
+from cohort.anatomy.outline import central_outlines
 from cohort.anatomy.postprocess import cleaned
 from cohort.anatomy.quality import VOLUME_ONLY, Flag, change_flags, check, uncertainty_flags
 from cohort.anatomy.sacrum import Sacrum, find_sacrum
@@ -24,6 +25,7 @@ from cohort.anatomy.vertebrae import (
     BodyShape,
     Endplate,
     body_shape,
+    compression_ratios,
     facing_endplate,
     superior_endplate,
     vertebra_row,
@@ -56,6 +58,8 @@ class Spine:
     cleaned: LabelledStack | None = None
 
 
+SEGMENT_MM = 30.0
+"""From a disc's centre to that of a body beside it: half a body (15 mm) and half a disc (6 mm), with room."""
 Sides = tuple[BodyShape | None, Endplate | None]
 
 
@@ -115,12 +119,16 @@ def find_column(sagittal: LabelledStack) -> Column:
         return Column(cut, _nothing(cut), _nothing(cut), (), Sacrum((), 1.0), ())
     bodies = separate_bodies(cut.bodies, cut.discs > 0, cut.geometry, curve)
     discs = separate_discs(cut.discs > 0, bodies, cut.geometry, curve)
+    sacrum = find_sacrum(bodies, discs.pieces, cut.geometry, picture=cut.full)
     return Column(
         cut=cut,
         bodies=bodies,
         discs=discs,
-        sides=tuple(_body_sides(bodies, label, cut.geometry, curve) for label in range(1, len(bodies.pieces) + 1)),
-        sacrum=find_sacrum(bodies, discs.pieces, cut.geometry, picture=cut.full),
+        sides=tuple(
+            _body_sides(bodies, i + 1, cut.geometry, curve, sacral=sacrum.is_sacral(i, piece))
+            for i, piece in enumerate(bodies.pieces)
+        ),
+        sacrum=sacrum,
         normals=tuple(_normal(discs, label, cut.geometry) for label in range(1, len(discs.pieces) + 1)),
     )
 
@@ -151,12 +159,13 @@ def measure_spine(
         return Spine(flags=missing, cleaned=_cleaned(sagittal, cut, None, None))
     levels = name_levels(bodies.pieces, discs.pieces, column.sacrum, count, conflicts)
     doubts += _found_flags(cut, bodies, discs, levels)
-    vertebrae, used, body_flags = _vertebra_rows(exam_id, cut, bodies, levels, column.sides)
-    disc_rows, disc_shapes, disc_flags = _disc_rows(exam_id, cut, discs, levels.discs)
+    vertebrae, used, body_flags = _vertebra_rows(exam_id, column, levels)
+    segments = _segments(bodies, discs, {levels.bodies[i].index: used[i] for i in used})
+    disc_rows, disc_shapes, disc_flags = _disc_rows(exam_id, cut, discs, levels.discs, segments)
     vertebrae, body_jumps = marked_vertebrae(vertebrae)
     disc_rows, disc_jumps = marked_discs(disc_rows)
     body_flags, disc_flags = [*body_flags, *body_jumps], [*disc_flags, *disc_jumps]
-    curvature = curvature_row(
+    curvature, curvature_flags = curvature_row(
         exam_id,
         {row.level: np.array([row.x_mm, row.y_mm, row.z_mm]) for row in vertebrae if row.level},
         {row.level: used[i][1] for i, row in enumerate(vertebrae) if row.level and i in used},
@@ -171,7 +180,7 @@ def measure_spine(
         vertebrae=tuple(vertebrae),
         discs=tuple(disc_rows),
         curvature=curvature,
-        flags=(*doubts, *body_flags, *disc_flags),
+        flags=(*doubts, *body_flags, *disc_flags, *curvature_flags),
         planes=tuple(
             DiscPlane(
                 one.level or f"disc-{one.ordinal}",
@@ -201,21 +210,21 @@ def _cut(sagittal: LabelledStack) -> _Cut:
     return _Cut(bodies, discs, geometry, box, full, order, {"vertebral_body": body_holes, "disc": disc_holes})
 
 
-def _body_sides(bodies: Instances, label: int, geometry: StackGeometry, curve: SpineCurve) -> Sides:
-    """Shape and superior endplate of one body on its central slice.
+def _body_sides(bodies: Instances, label: int, geometry: StackGeometry, curve: SpineCurve, *, sacral: bool) -> Sides:
+    """Shape and superior endplate of one body on its central slices.
 
     A sacral body is no box: its endplate is the part that faces the body above, and its shape counts only where it
     agrees."""
     piece = bodies.pieces[label - 1]
     centroid = np.array(piece.centroid_mm)
     k = _central_slice(bodies, label, geometry)
-    mask = bodies.labels[k] == label
-    if piece.sacral_share <= 0.5 or label == len(bodies.pieces):
-        shape = body_shape(mask, geometry, index=k, cranial=curve.tangent(np.array(curve.foot_z_mm(centroid))))
+    outlines = _outlines(bodies, label, geometry, k)
+    if not sacral or label == len(bodies.pieces):
+        shape = body_shape(outlines, geometry, index=k, cranial=curve.tangent(np.array(curve.foot_z_mm(centroid))))
         return shape, superior_endplate(shape) if shape else None
     above = np.array(bodies.pieces[label].centroid_mm) - centroid
-    endplate = facing_endplate(mask, geometry, index=k, cranial=above)
-    shape = body_shape(mask, geometry, index=k, cranial=above)
+    endplate = facing_endplate(outlines, geometry, index=k, cranial=above)
+    shape = body_shape(outlines, geometry, index=k, cranial=above)
     if endplate is None or shape is None:
         return None, endplate
     agree = abs(superior_endplate(shape).tilt_deg - endplate.tilt_deg) < SAME_ENDPLATE_DEG
@@ -229,6 +238,23 @@ def _central_slice(instances: Instances, label: int, geometry: StackGeometry) ->
     return int(present[np.argmin(np.abs(present - wanted))])
 
 
+def _outlines(instances: Instances, label: int, geometry: StackGeometry, k: int) -> list[Floats]:
+    first, top, left = (edge.start for edge in instances.boxes[label - 1])
+    return central_outlines(instances.mask(label), geometry, index=k, corner=(first, top, left))
+
+
+def _segments(bodies: Instances, discs: Instances, used: Mapping[int, Sides]) -> list[MotionSegment]:
+    """Of each disc, the shapes of the bodies beside it that may be used."""
+    segments = []
+    for disc in discs.pieces:
+        near = [i for i, body in enumerate(bodies.pieces) if abs(body.arc_mm - disc.arc_mm) <= SEGMENT_MM]
+        above = next((used.get(i) for i in near if bodies.pieces[i].arc_mm > disc.arc_mm), None)
+        below = next((used.get(i) for i in reversed(near) if bodies.pieces[i].arc_mm <= disc.arc_mm), None)
+        shape, endplate = above or (None, None)
+        segments.append(MotionSegment(shape, endplate, below[1] if below else None))
+    return segments
+
+
 def _found_flags(cut: _Cut, bodies: Instances, discs: Instances, levels: Levels) -> list[Flag]:
     flags = [] if bodies.pieces else [Flag("no_vertebrae")]
     flags += [] if discs.pieces else [Flag("no_discs")]
@@ -239,33 +265,39 @@ def _found_flags(cut: _Cut, bodies: Instances, discs: Instances, levels: Levels)
     return [*flags, *levels.flags]
 
 
-def _extent(instances: Instances, label: int, cut: _Cut) -> tuple[int, bool, bool]:
-    """Slices seen, cut by the image border, reaches the first or last slice."""
+def _extent(instances: Instances, label: int, cut: _Cut) -> tuple[int, int, bool, bool]:
+    """Slices seen, slices there would be without gaps, cut by the image border, reaches the first or last slice."""
     k, row, column = instances.boxes[label - 1]
     rows, columns = cut.full.shape
     top, left = cut.box[0].start, cut.box[1].start
     border = row.start + top == 0 or row.stop + top == rows or column.start + left == 0 or column.stop + left == columns
     seen = int(instances.mask(label).any(axis=(1, 2)).sum())
-    return seen, border, k.start == 0 or k.stop == cut.full.n_slices
+    reach = cut.full.slice_distance_mm[[k.start, k.stop - 1]]
+    expected = 1 + round(float(np.ptp(reach)) / abs(cut.full.slice_gap_mm))
+    return seen, expected, border, k.start == 0 or k.stop == cut.full.n_slices
 
 
 def _vertebra_rows(
-    exam_id: str, cut: _Cut, bodies: Instances, levels: Levels, sides: Sequence[Sides]
+    exam_id: str, column: Column, levels: Levels
 ) -> tuple[list[VertebraRow], dict[int, tuple[BodyShape | None, Endplate]], list[Flag]]:
     """Rows, the shapes that may be used (index of the row -> shape, endplate), and flags."""
     rows: list[VertebraRow] = []
     used: dict[int, tuple[BodyShape | None, Endplate]] = {}
     flags: list[Flag] = []
+    cut, bodies = column.cut, column.bodies
+    heights = compression_ratios([_mobile_shape(column, one.index) for one in levels.bodies])
     for i, one in enumerate(levels.bodies):
-        seen, border, outermost = _extent(bodies, one.index + 1, cut)
-        shape, endplate = sides[one.index]
+        seen, expected, border, outermost = _extent(bodies, one.index + 1, cut)
+        shape, endplate = column.sides[one.index]
         row, own = vertebra_row(
             exam_id,
             one,
             bodies.pieces[one.index],
             shape,
             endplate,
+            compression=heights[i],
             slices_seen=seen,
+            slices_expected=expected,
             touches_border=border,
             outermost_slice=outermost,
             evidence=levels.evidence,
@@ -277,8 +309,12 @@ def _vertebra_rows(
     return rows, used, flags
 
 
+def _mobile_shape(column: Column, index: int) -> BodyShape | None:
+    return None if column.sacrum.is_sacral(index, column.bodies.pieces[index]) else column.sides[index][0]
+
+
 def _disc_rows(
-    exam_id: str, cut: _Cut, discs: Instances, named: Sequence[Named]
+    exam_id: str, cut: _Cut, discs: Instances, named: Sequence[Named], segments: Sequence[MotionSegment]
 ) -> tuple[list[DiscRow], dict[int, DiscShape], list[Flag]]:
     rows: list[DiscRow] = []
     shapes: dict[int, DiscShape] = {}
@@ -286,15 +322,17 @@ def _disc_rows(
     for i, one in enumerate(named):
         label, piece = one.index + 1, discs.pieces[one.index]
         k = _central_slice(discs, label, cut.geometry)
-        shape = disc_shape(discs.labels[k] == label, cut.geometry, index=k)
-        seen, border, outermost = _extent(discs, label, cut)
+        shape = disc_shape(_outlines(discs, label, cut.geometry, k), cut.geometry, index=k)
+        seen, expected, border, outermost = _extent(discs, label, cut)
         row, own = disc_row(
             exam_id,
             one,
             piece,
             shape,
+            segments[one.index],
             central_slice=cut.order.native_slice(k, n_slices=cut.full.n_slices),
             slices_seen=seen,
+            slices_expected=expected,
             touches_border=border,
             outermost_slice=outermost,
         )

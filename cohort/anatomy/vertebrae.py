@@ -1,16 +1,16 @@
-"""Shape of a vertebral body on one sagittal slice: endplates, walls, corners, heights, wedge and tilt."""
+"""Shape of a vertebral body on its central sagittal slices: endplates, walls, corners, heights, wedge and tilt."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from cohort.anatomy.instances import Piece
 from cohort.anatomy.levels import Named
-from cohort.anatomy.outline import SMOOTH_MM, chord, outline
-from cohort.anatomy.postprocess import Mask
-from cohort.anatomy.quality import Flag, check, row_status
+from cohort.anatomy.outline import MIN_POINTS, chords
+from cohort.anatomy.quality import Flag, check, missing_slices, row_status
 from cohort.geometry import Floats, StackGeometry
 from cohort.rows import VertebraRow
 
@@ -23,13 +23,15 @@ FACING_DEG = 35.0
 """Half of the right angle between endplate and wall, less the waviness of an outline."""
 MIN_ENDPLATE_MM = 12.0
 """Superior endplate of S1: 32 +- 3 mm; less than a third of it carries no direction."""
-ROUNDS = 5
+ROUNDS = 3
 """The frame turns with the endplates until it stands still: three rounds are enough from 30 degrees off."""
+HEIGHT_SLICES = 3
+"""The central slice and its neighbours: endplates are hollow, so that a body is higher to the sides."""
 
 
 @dataclass(frozen=True, eq=False)
 class BodyShape:
-    """Lines of a vertebral body on its central slice."""
+    """Lines of a vertebral body, fitted over its central slices."""
 
     corners_mm: Floats
     """[4, 3] LPS: superior anterior, superior posterior, inferior posterior, inferior anterior."""
@@ -44,7 +46,7 @@ class BodyShape:
 
 @dataclass(frozen=True, eq=False)
 class Endplate:
-    """Superior endplate of a vertebral body on its central slice."""
+    """Superior endplate of a vertebral body, fitted over its central slices."""
 
     ends_mm: Floats
     """[2, 3] LPS: anterior, posterior."""
@@ -52,42 +54,43 @@ class Endplate:
     """Against the axial plane in the sagittal plane, anterior lower positive."""
 
 
-def body_shape(mask: Mask, geometry: StackGeometry, *, index: int, cranial: Floats) -> BodyShape | None:
-    """Fit endplates and walls to the outline of a body on one slice; None where they cannot be told apart.
+def body_shape(outlines: Sequence[Floats], geometry: StackGeometry, *, index: int, cranial: Floats) -> BodyShape | None:
+    """Fit endplates and walls to the outlines of a body; None where they cannot be told apart.
 
     Endplate lines follow the rims of the endplates, as in a Cobb measurement; corners are where endplate and wall lines
-    meet; anterior and posterior height are the distances between corners. A quadrilateral is reproduced exactly.
+    meet; anterior and posterior height are the distances between corners. A quadrilateral is reproduced exactly. The
+    lines go through the points of all outlines: waves in the edge of a mask differ from slice to slice, the direction
+    of an endplate does not. Middle height and depth are medians over the `HEIGHT_SLICES` nearest slices.
 
     Parameters
     ----------
-    mask : [row, column] of slice `index` of a sagittal stack in standing order
+    outlines : of `central_outlines`, slice `index` of a sagittal stack in standing order first
     cranial : [3] direction of the spine at this body, LPS
     """
-    points = outline(mask, geometry.spacing_mm)
-    if points is None or len(points) < 40:
+    if not outlines or len(outlines[0]) < MIN_POINTS:
         return None
     up = np.array([cranial @ geometry.col_dir, cranial @ geometry.row_dir])
-    corners = _corners(points, up / np.linalg.norm(up))
+    corners = _corners(np.concatenate(outlines), up / np.linalg.norm(up))
     if corners is None:
         return None
     superior, inferior = corners[1] - corners[0], corners[2] - corners[3]
     back = superior / np.linalg.norm(superior) + inferior / np.linalg.norm(inferior)
     back /= np.linalg.norm(back)
     up = np.array([-back[1], back[0]])
-    local = (points - corners.mean(axis=0)) @ np.stack([back, up], axis=-1)
-    half_height = float(np.ptp(corners @ up)) / 2
-    middle = chord(local, 0.0)
-    depths = [chord(local[:, ::-1], v) for v in np.linspace(-0.4, 0.4, 9) * half_height]
-    if middle is None or any(depth is None for depth in depths):
+    frame = np.stack([back, up], axis=-1)
+    local = [(one - corners.mean(axis=0)) @ frame for one in outlines[:HEIGHT_SLICES]]
+    levels = np.linspace(-0.4, 0.4, 9) * float(np.ptp(corners @ up)) / 2
+    middle = np.median([np.ptp(chords(one, 0.0)) for one in local])
+    depth = np.median([np.diff(chords(one[:, ::-1], levels)).mean() for one in local])
+    if not np.isfinite(middle) or not np.isfinite(depth):
         return None
     in_plane = np.stack([geometry.col_dir, geometry.row_dir])
-    origin = geometry.position_mm[index]
     return BodyShape(
-        corners_mm=origin + corners @ in_plane,
+        corners_mm=geometry.position_mm[index] + corners @ in_plane,
         anterior_height_mm=float(np.linalg.norm(corners[0] - corners[3])),
         posterior_height_mm=float(np.linalg.norm(corners[1] - corners[2])),
-        middle_height_mm=middle[1] - middle[0],
-        depth_mm=float(np.mean([depth[1] - depth[0] for depth in depths if depth is not None])),
+        middle_height_mm=float(middle),
+        depth_mm=float(depth),
         wedge_deg=_angle_deg(superior, inferior),
         inferior_tilt_deg=sagittal_tilt_deg(inferior @ in_plane),
     )
@@ -99,24 +102,22 @@ def superior_endplate(shape: BodyShape) -> Endplate:
     return Endplate(ends, sagittal_tilt_deg(ends[1] - ends[0]))
 
 
-def facing_endplate(mask: Mask, geometry: StackGeometry, *, index: int, cranial: Floats) -> Endplate | None:
+def facing_endplate(
+    outlines: Sequence[Floats], geometry: StackGeometry, *, index: int, cranial: Floats
+) -> Endplate | None:
     """Superior endplate alone, for S1, whose other sides are not those of a box; None where nothing faces `cranial`.
 
-    A line through the part of the outline whose outward normal points within `FACING_DEG` of the direction to the
+    A line through the part of the outlines whose outward normal points within `FACING_DEG` of the direction to the
     vertebra above; that direction is then replaced by the line's own normal, until it stands still.
 
     Parameters
     ----------
-    mask : [row, column] of slice `index` of a sagittal stack in standing order
+    outlines : of `central_outlines`, slice `index` of a sagittal stack in standing order first
     cranial : [3] direction to the vertebra above, LPS
     """
-    points = outline(mask, geometry.spacing_mm, low_pass_mm=SMOOTH_MM)
-    if points is None or len(points) < 40:
+    if not outlines or len(outlines[0]) < MIN_POINTS:
         return None
-    step = np.roll(points, -1, axis=0) - np.roll(points, 1, axis=0)
-    normal = np.stack([step[:, 1], -step[:, 0]], axis=-1) / np.hypot(step[:, 0], step[:, 1])[:, None]
-    if np.sum(normal * (points - points.mean(axis=0))) < 0:
-        normal = -normal
+    points, normal = np.concatenate(outlines), np.concatenate([_outward(one) for one in outlines])
     up = np.array([cranial @ geometry.col_dir, cranial @ geometry.row_dir])
     up /= np.linalg.norm(up)
     ends = np.zeros((2, 2))
@@ -137,6 +138,13 @@ def facing_endplate(mask: Mask, geometry: StackGeometry, *, index: int, cranial:
         up = (up - slope * back) / np.hypot(1, slope)
     in_plane = np.stack([geometry.col_dir, geometry.row_dir])
     return Endplate(geometry.position_mm[index] + ends @ in_plane, sagittal_tilt_deg((ends[1] - ends[0]) @ in_plane))
+
+
+def _outward(points: Floats) -> Floats:
+    """[point, 2] unit normals of a closed outline."""
+    step = np.roll(points, -1, axis=0) - np.roll(points, 1, axis=0)
+    normal = np.stack([step[:, 1], -step[:, 0]], axis=-1) / np.hypot(step[:, 0], step[:, 1])[:, None]
+    return np.asarray(normal if np.sum(normal * (points - points.mean(axis=0))) > 0 else -normal)
 
 
 def sagittal_tilt_deg(backward: Floats) -> float:
@@ -208,6 +216,31 @@ def _crossing(endplate: Floats, wall: Floats) -> tuple[float, float]:
     return float(u), float(a * u + b)
 
 
+def compression_ratios(shapes: Sequence[BodyShape | None]) -> list[float | None]:
+    """Height that is left of each body, from caudal to cranial: the least of three ratios, 1 is normal.
+
+    Anterior to posterior height (wedge), middle height to the mean of both (biconcave), and mean height to that of the
+    neighbours (crush): the three deformities of Genant et al. 1993 (J Bone Miner Res 8:1137), each against a reference
+    within the same spine. Posterior less than anterior height is the normal shape of L4 and L5 and does not count.
+    """
+    means = [None if one is None else _mean_height_mm(one) for one in shapes]
+    ratios: list[float | None] = []
+    for i, shape in enumerate(shapes):
+        if shape is None:
+            ratios.append(None)
+            continue
+        walls = (shape.anterior_height_mm, shape.posterior_height_mm)
+        found = [walls[0] / walls[1], 2 * shape.middle_height_mm / sum(walls)]
+        beside = [mean for mean in (*means[max(i - 1, 0) : i], *means[i + 1 : i + 2]) if mean is not None]
+        found += [_mean_height_mm(shape) / (sum(beside) / len(beside))] if beside else []
+        ratios.append(min(found))
+    return ratios
+
+
+def _mean_height_mm(shape: BodyShape) -> float:
+    return (shape.anterior_height_mm + shape.middle_height_mm + shape.posterior_height_mm) / 3
+
+
 def vertebra_row(
     exam_id: str,
     named: Named,
@@ -215,7 +248,9 @@ def vertebra_row(
     shape: BodyShape | None,
     endplate: Endplate | None,
     *,
+    compression: float | None,
     slices_seen: int,
+    slices_expected: int,
     touches_border: bool,
     outermost_slice: bool,
     evidence: str,
@@ -225,14 +260,18 @@ def vertebra_row(
     flags: list[Flag] = []
     if touches_border:
         flags.append(Flag("touches_border", structure))
-        shape, endplate = None, None
+        shape, endplate, compression = None, None, None
+    elif endplate is None or (shape is None and named.level != "S1"):
+        flags.append(Flag("no_shape", structure))
     if outermost_slice:
         flags.append(Flag("outermost_slice", structure))
+    flags += missing_slices(slices_seen, slices_expected, structure)
     if shape is not None:
         for height in (shape.anterior_height_mm, shape.middle_height_mm, shape.posterior_height_mm):
             flags += check("body_height_mm", height, structure)
         flags += check("body_depth_mm", shape.depth_mm, structure)
         flags += check("body_wedge_deg", shape.wedge_deg, structure) if named.level != "S1" else []
+        flags += check("compression_ratio", compression, structure)
     status, reasons = row_status(flags)
     x, y, z = piece.centroid_mm
     row = VertebraRow(
@@ -246,8 +285,10 @@ def vertebra_row(
         z_mm=z,
         volume_cm3=piece.volume_cm3,
         slices_seen=slices_seen,
+        slices_expected=slices_expected,
         touches_border=touches_border,
         tilt_deg=None if endplate is None else endplate.tilt_deg,
+        compression_ratio=compression,
         status=status,
         reasons=reasons,
     )
@@ -262,4 +303,5 @@ def _with_shape(row: VertebraRow, shape: BodyShape) -> VertebraRow:
         middle_height_mm=shape.middle_height_mm,
         depth_mm=shape.depth_mm,
         wedge_deg=shape.wedge_deg,
+        inferior_tilt_deg=shape.inferior_tilt_deg,
     )
