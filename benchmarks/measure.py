@@ -51,17 +51,31 @@ MIN_VOXELS: Final = 20
 STEPS: Final[dict[str, tuple[str, ...]]] = {
     "cut and clean": ("spine.py:_cut", "muscles.py:clean_muscles"),
     "curve": ("instances.py:spine_curve",),
-    "separation": ("instances.py:separate_bodies", "instances.py:separate_discs"),
+    "separation": ("body_pieces.py:separate_bodies", "disc_pieces.py:separate_discs"),
     "shapes": (
+        "outline.py:central_outlines",
         "vertebrae.py:body_shape",
         "vertebrae.py:facing_endplate",
         "discs.py:disc_shape",
         "discs.py:mid_plane_normal",
     ),
-    "naming": ("levels.py:name_levels",),
-    "muscles": ("muscles.py:muscle_rows", "muscles.py:side_flags"),
+    "naming": ("sacrum.py:find_sacrum", "axial_levels.py:axial_evidence", "levels.py:name_levels"),
+    "muscles": (
+        "lean.py:lean_rule",
+        "muscles.py:muscle_rows",
+        "muscles.py:side_flags",
+        "muscles.py:midline_flags",
+        "muscles.py:judged_rows",
+    ),
     "muscles at levels": ("muscle_levels.py:muscle_level_rows",),
-    "quality": ("quality.py:quality_rows", "quality.py:exam_status", "quality.py:withheld"),
+    "quality": (
+        "image_quality.py:picture_flags",
+        "size_jumps.py:marked_vertebrae",
+        "size_jumps.py:marked_discs",
+        "quality.py:quality_rows",
+        "quality.py:exam_status",
+        "quality.py:withheld",
+    ),
 }
 """Step -> functions of `cohort.anatomy` that are it; none of them calls another."""
 
