@@ -176,7 +176,8 @@ class DiscRow:
     middle_height_mm: float | None = optional("height at half depth")
     posterior_height_mm: float | None = optional("height at 15 % of the depth from the back")
     height_index: float | None = optional(
-        "disc height index: mean of anterior, middle and posterior height / middle height of the vertebra above"
+        "disc height index: mean of anterior, middle and posterior height / middle height of the vertebra above (the "
+        "usual index, as in Chen et al. 2022, takes the mean of both neighbours; below L5 there is none)"
     )
     wedge_deg: float | None = optional("angle between its two borders, anterior taller positive")
     endplate_wedge_deg: float | None = optional(

@@ -17,7 +17,7 @@ def rows(names: tuple[str, ...], *, confidence: float = 0.92) -> dict[str, list[
     vertebrae = [
         VertebraRow(
             exam_id="e", ordinal=k, level=name, level_confidence=confidence, level_evidence="", x_mm=0.0, y_mm=0.0,
-            z_mm=37.0 * k, volume_cm3=30.0, slices_seen=9, touches_border=False, status="ok",
+            z_mm=37.0 * k, volume_cm3=30.0, slices_seen=9, slices_expected=9, touches_border=False, status="ok",
         )
         for k, name in enumerate(names)
     ]  # fmt: skip

@@ -83,7 +83,10 @@ def bucket_count(store: Path) -> int:
     except FileNotFoundError:
         raise StoreError("the store has no tables yet (tables/_store.json is missing)") from None
     if marker["schema_version"] != SCHEMA_VERSION:
-        raise StoreError(f"tables of schema version {marker['schema_version']}, this software writes {SCHEMA_VERSION}")
+        raise StoreError(
+            f"tables of schema version {marker['schema_version']}, this software writes {SCHEMA_VERSION}: "
+            "run into a new store, old tables stay as they are"
+        )
     return int(marker["buckets"])
 
 
