@@ -20,8 +20,8 @@ from models.phantom.study import sagittal_grid, study_plan
 from models.phantom.truth import column_stack, column_truth
 from pipelines.anatomy_pages import human_card, page, study_card
 from pipelines.anatomy_panels import Sheet, draw_spine, spine_sheet
-from pipelines.flag_cases import CASES, Spoilt, sound_exam, spoilt
-from pipelines.flag_gallery import draw_case, gallery_page
+from pipelines.flag_exam import Spoilt, sound_exam
+from pipelines.flag_gallery import CASES, draw_case, spoilt
 from pipelines.overlay_pages import jpeg
 
 SCOLIOSIS = 3
