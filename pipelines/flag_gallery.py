@@ -95,6 +95,7 @@ def _draw(panel: Any, case: Case, made: Spoilt, raised: Sequence[QualityRow]) ->
         # "psoas left L3-L4" is one side of a muscle, "psoas L3-L4" both
         names = {one for one in sides for flag in marked if flag.startswith((one, one.split()[0] + " L"))}
         draw_muscles(panel, stack, k, made.found, marked=names, sides=True)
+        _spine_place(panel, stack, k, made.found)
         return
     sheet = spine_sheet(made.exam.sagittal, made.found)
     draw_spine(panel, sheet, sheet.plane(sheet.view.image), made.found, marked=marked)
@@ -108,7 +109,9 @@ def _changed(panel: Any, given: Sheet, kept: Sheet) -> None:
     """Where the masks that were measured differ from those that were given, by more than their smoothed edges."""
     for name, instances in (("vertebral_body", "body_instances"), ("disc", "disc_instances")):
         differ = (given.labels(name) > 0) != (kept.labels(instances) > 0)
-        contour(panel, ndimage.binary_opening(differ), "white", given.window(), style="dotted", width=1.6)
+        contour(
+            panel, ndimage.binary_opening(differ, np.ones((2, 2))), "white", given.window(), style="dotted", width=1.6
+        )
 
 
 def _axial_slice(found: Measurements, marked: Sequence[str]) -> tuple[LabelledStack, int]:
@@ -117,6 +120,16 @@ def _axial_slice(found: Measurements, marked: Sequence[str]) -> tuple[LabelledSt
     named = [levels[word] for one in marked for word in one.split() if word in levels]
     index, k = named[0] if named else (LEVELS.index("L3-L4"), 1)
     return next(one for one in found.axial if one.stack.index == index), k
+
+
+def _spine_place(panel: Any, axial: LabelledStack, k: int, found: Measurements) -> None:
+    """A cross where the line through the vertebral bodies meets the slice."""
+    grid, view = axial.stack.geometry, View(axial, "axial").geometry
+    spine = np.array([[one.x_mm, one.y_mm, one.z_mm] for one in found.vertebrae])
+    height = (spine - grid.position_mm[k]) @ grid.normal
+    order = np.argsort(height)
+    place = view.to_index([np.interp(0.0, height[order], column) for column in spine[order].T])
+    panel.plot(place[2], place[1], "+", color="white", markersize=14, markeredgewidth=1.5)
 
 
 def _planes(panel: Any, view: View, made: Spoilt) -> None:
