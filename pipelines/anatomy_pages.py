@@ -6,18 +6,19 @@ Every card says what the exam is, what was measured, how far that is from the tr
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from cohort.anatomy.measure import Measurements, measure_exam
+from cohort.anatomy.quality import INFORMATION
 from cohort.anatomy.sides import split_sides
 from cohort.review.overlay import BODY_COLOURS, DISC_COLOUR, MUSCLE_COLOURS, View, folded
 from cohort.stacks import LabelledStack
@@ -38,7 +39,8 @@ from pipelines.anatomy_panels import (
     spine_sheet,
     t1_pictures,
 )
-from pipelines.anatomy_score import ScoredExam, score_drawn, study_stacks
+from pipelines.anatomy_risk import risk_coverage_figure
+from pipelines.anatomy_score import ScoredExam, measure_study_exam, score_drawn, study_stacks
 from pipelines.flag_gallery import write_gallery
 from pipelines.human_masks import real_exam_bodies, real_exam_muscles
 from pipelines.overlay_pages import BURIAN, DPI, ZUKIC, jpeg
@@ -46,7 +48,7 @@ from pipelines.real_scans import Networks, Report, read_headers, stack_of
 
 SEED: Final = 1
 """Of the study that the cases are taken from: not the one whose figures are reported."""
-GOOD: Final = ((45, False), (43, False), (0, False), (5, False), (57, False), (9, False))
+GOOD: Final = ((45, False), (43, False), (0, False), (5, False), (27, False), (9, False))
 BAD: Final = ((33, False), (13, True), (54, True), (37, True), (40, True), (7, True))
 """Numbers of study exams, and whether their masks are degraded: chosen by looking, to show one of each kind."""
 LAST: Final = max(number for number, _ in (*GOOD, *BAD))
@@ -85,10 +87,16 @@ class Card:
     true: tuple[TrueStructure, ...] = ()
 
 
-def write_pictures(folder: Path, data: Path | None, *, report: Report) -> None:
-    """Draw all pages: `validation/anatomy-*.jpg`, of the real exam only with `data`, and the flags in `quality`."""
+def write_pictures(folder: Path, data: Path | None, results: Mapping[str, Any], *, report: Report) -> None:
+    """Draw all pages: `validation/anatomy-*`, of the real exam only with `data`, and the flags in `quality`.
+
+    Parameters
+    ----------
+    results : of `validate_anatomy.anatomy_results`, for risk against coverage
+    """
     pages = folder / "validation"
     pages.mkdir(parents=True, exist_ok=True)
+    risk_coverage_figure(results, pages / "anatomy-risk.png")
     write_case_pages(pages, report)
     if data is not None:
         write_real_page(pages, data)
@@ -113,7 +121,7 @@ def study_card(number: int, degraded: bool) -> Card:
     """Measure an exam of the study, and picture it as its subject would be acquired."""
     exam = study_plan(LAST + 1, seed=SEED)[number]
     drawn = draw_exam(exam)
-    found = measure_exam("study", *study_stacks(drawn, drawn.degraded if degraded else drawn.true_masks))
+    found = measure_study_exam(exam, *study_stacks(drawn, drawn.degraded if degraded else drawn.true_masks))
     scored = score_drawn(drawn)[int(degraded)]
     subject = draw_subject(plan_anatomy(exam.plan))
     sheet = spine_sheet(found.sagittal, found) if found.sagittal is not None else None
@@ -150,17 +158,18 @@ def _lines(exam: StudyExam, scored: ScoredExam, truth: Truth, found: Measurement
     findings = [_finding(one) for one in plan_anatomy(exam.plan).findings]
     outcomes = Counter(one.outcome for one in scored.named)
     heights = [abs(one.errors["height_mm"]) for one in scored.structures if "height_mm" in one.errors]
-    wrong = sum(one.wrong_confident for one in scored.named)
+    wrong = max((one.confidence for one in scored.named if one.outcome == "wrong"), default=None)
     overlap = ", ".join(f"{what.replace('_', ' ')} {value:.2f}" for what, value in scored.dice.items())
     lordosis = scored.curvature_errors.get("lordosis_l1_s1_deg")
     return [
         f"pixels {grid.pixel_mm[0]:.2f} x {grid.pixel_mm[1]:.2f} mm, {grid.n_slices - len(grid.missing)} slices "
         f"every {grid.gap_mm:.1f} mm{missing}",
+        f"{exam.plan.n_lumbar} lumbar vertebrae, {'told' if exam.count_known else 'not told'} to the measurement",
         *([f"subject: {'; '.join(findings)}"] if findings else []),
         *([f"faults: {', '.join(scored.faults) or 'edges only'}"] if scored.dice["disc"] < 1 else []),
         f"Dice: {overlap}",
         f"names: {', '.join(f'{n} {outcome}' for outcome, n in outcomes.items())}"
-        + (f"; {wrong} wrong with confidence" if wrong else "")
+        + (f"; the surest wrong one has {wrong:.2f}" if wrong is not None else "")
         + (f"; rows that are nothing: {scored.extra}" if scored.extra else ""),
         f"disc height off by {np.mean(heights):.2f} mm, at most {max(heights):.2f}" if heights else "no disc height",
         "no lordosis"
@@ -176,9 +185,9 @@ def _finding(one: Finding) -> str:
 
 
 def _flags(found: Measurements) -> str:
-    """Status and flags, each with the structures that raised it."""
+    """Status and flags, each with the structures that raised it; without what post-processing only counted."""
     where: dict[str, list[str]] = {}
-    for row in found.quality:
+    for row in [one for one in found.quality if one.reason not in INFORMATION]:
         where.setdefault(row.reason, []).append(row.structure or "exam")
     listed = "; ".join(f"{code} ({_some(list(dict.fromkeys(names)))})" for code, names in where.items())
     return f"status {found.status}: {listed or 'no flags'}"

@@ -226,10 +226,11 @@ def draw_muscles(
             contour(panel, labels[at] == value, FLAGGED_COLOUR, window, width=3.0)
         contour(panel, labels[at] == value, MUSCLE_COLOURS[name], window, style=MUSCLE_STYLES[name])
     for row in measured.muscles:
-        if (row.stack, row.slice) == (axial.stack.index, k) and row.csa_cm2 is not None:
+        if (row.stack, row.slice) == (axial.stack.index, k) and (sides or row.csa_cm2 is not None):
             _, down, across = view.geometry.to_index([row.x_mm, row.y_mm, row.z_mm])
             colour = "white" if row.status == "ok" else FLAGGED_COLOUR
-            text = f"{row.side[0].upper() if sides else ''} {row.csa_cm2:.1f}".strip()
+            area = "refused" if row.csa_cm2 is None else f"{row.csa_cm2:.1f}"
+            text = f"{row.side[0].upper()} {area}" if sides else area
             _text(panel, across, down, text, 7, color=colour, ha="center", va="center")
     for place, letter in ((0.03, "R"), (0.97, "L")):
         panel.text(place, 0.5, letter, transform=panel.transAxes, color="white", ha="center", path_effects=STROKE)

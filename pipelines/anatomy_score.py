@@ -145,7 +145,7 @@ def _stack(plane: Plane, index: int, labels: Mapping[str, Labels], geometry: Sta
     return LabelledStack(ImageStack(plane, index, image, geometry, "phantom"), labels, {})
 
 
-def _measured(exam: StudyExam, sagittal: LabelledStack, axial: Sequence[LabelledStack]) -> Measurements:
+def measure_study_exam(exam: StudyExam, sagittal: LabelledStack, axial: Sequence[LabelledStack]) -> Measurements:
     """The one place that says what is told of an exam: its masks, and of half of them the number of vertebrae."""
     n_lumbar = exam.plan.n_lumbar if exam.count_known else None
     return measure_exam(f"study-{exam.number}", sagittal, axial, n_lumbar=n_lumbar)
@@ -154,7 +154,7 @@ def _measured(exam: StudyExam, sagittal: LabelledStack, axial: Sequence[Labelled
 def _scored(drawn: DrawnExam, masks: StudyMasks) -> ScoredExam:
     sagittal, axial = study_stacks(drawn, masks)
     started = time.process_time()
-    found = _measured(drawn.exam, sagittal, axial)
+    found = measure_study_exam(drawn.exam, sagittal, axial)
     seconds = time.process_time() - started
     vertebra_owner, disc_owner = (_owners_of(drawn, found, kind) for kind in ("vertebra", "disc"))
     truth = drawn.truth

@@ -282,30 +282,30 @@ def weights(
 @click.option("--data", type=click.Path(path_type=Path, exists=True, file_okay=False), envvar="COHORT_TEST_DATA",
               show_envvar=True, help="Folder of real scans with human masks; without it only phantoms.")  # fmt: skip
 @click.option("--pictures", type=click.Path(path_type=Path, file_okay=False),
-              help="Draw pages in FOLDER/validation and FOLDER/quality instead.")  # fmt: skip
+              help="Draw pages in FOLDER/validation and FOLDER/quality as well.")  # fmt: skip
 @JSON
 def anatomy(exams: int, data: Path | None, pictures: Path | None, as_json: bool) -> None:
     """Measure phantom exams of exactly known anatomy, from true and from degraded masks; prints Markdown tables.
 
-    With --pictures nothing is printed: it draws chosen phantom exams beside their truth, one exam for every flag and,
-    with --data, the real exam.
+    With --pictures it also draws risk against coverage of level names, chosen phantom exams beside their truth, one
+    exam for every flag and, with --data, the real exam.
 
     \b
     Examples:
-      cohort validate anatomy --data scans > docs/validation/anatomy-table.md
-      cohort validate anatomy --data scans --pictures docs
+      cohort validate anatomy --data scans --pictures docs > docs/validation/anatomy-table.md
       cohort validate anatomy --exams 40 --json
     """
-    if pictures:
-        from pipelines.anatomy_pages import write_pictures
-
-        write_pictures(pictures, data, report=lambda line: click.echo(line, err=True))
-        return
+    from pipelines.anatomy_pages import write_pictures
     from pipelines.human_masks import human_results
     from pipelines.validate_anatomy import anatomy_results, anatomy_tables, score_study
 
+    def report(line: str) -> None:
+        click.echo(line, err=True)
+
     human = human_results(data) if data else {}
-    results = anatomy_results(score_study(exams, lambda line: click.echo(line, err=True)), human)
+    results = anatomy_results(score_study(exams, report), human)
+    if pictures:
+        write_pictures(pictures, data, results, report=report)
     click.echo(json.dumps(results, indent=1) if as_json else anatomy_tables(results))
 
 

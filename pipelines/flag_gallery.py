@@ -1,8 +1,11 @@
-"""One small picture for every flag of the measurements, and a page that explains them one by one."""
+"""One small picture for every flag of the measurements: a phantom exam with a fault made on purpose that raises it.
+
+The cases are those of `spine_cases` and `axial_cases`; `docs/quality.md` shows and explains them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -16,15 +19,15 @@ from PIL import Image
 from scipy import ndimage
 
 from cohort.anatomy.measure import Measurements
-from cohort.anatomy.quality import LIMITS, VOLUME_ONLY
-from cohort.reasons import REASONS
 from cohort.review.overlay import BODY_COLOURS, DISC_COLOUR, FLAGGED_COLOUR, MUSCLE_COLOURS, View, contour, folded
 from cohort.rows import QualityRow
 from cohort.stacks import LabelledStack
 from cohort.terms import MUSCLE_LABELS
 from pipelines.anatomy_panels import Sheet, draw_muscles, draw_spine, spine_sheet
-from pipelines.flag_cases import CASES, FRAME, LEVELS, Case, Spoilt, spoilt
+from pipelines.axial_cases import AXIAL_CASES
+from pipelines.flag_exam import FRAME, LEVELS, Case, Exam, Spoilt, sound_exam
 from pipelines.real_scans import Report
+from pipelines.spine_cases import SPINE_CASES
 
 INCHES: Final = {"sagittal": (3.3, 5.2), "planes": (3.3, 5.2), "axial": (4.2, 3.9)}
 CAPTION_INCHES: Final = 0.95
@@ -34,45 +37,21 @@ SHADES: Final = (1.0, 0.75, 0.5, 0.3)
 LINES: Final = (*BODY_COLOURS, DISC_COLOUR, FLAGGED_COLOUR, *MUSCLE_COLOURS.values())
 
 
+CASES: Final[Mapping[str, Case]] = {**SPINE_CASES, **AXIAL_CASES}
+
+
+def spoilt(code: str) -> Spoilt:
+    """Make the fault of a code and measure the exam."""
+    made = CASES[code].spoil(sound_exam())
+    return Spoilt(made, made.measured()) if isinstance(made, Exam) else made
+
+
 def write_gallery(folder: Path, report: Report) -> None:
-    """Draw `<code>.png` for every code of `CASES`, and write `README.md`, which explains them."""
+    """Draw `<code>.png` for every code of `CASES`."""
     folder.mkdir(parents=True, exist_ok=True)
     for code in CASES:
         (folder / f"{code}.png").write_bytes(_png(draw_case(code, spoilt(code))))
-    (folder / "README.md").write_text(gallery_page())
     report(f"{len(CASES)} flags drawn")
-
-
-def gallery_page() -> str:
-    """Every flag with its meaning, its limits and its picture, as Markdown."""
-    return "\n\n".join([_INTRODUCTION, *(_section(code) for code in CASES)]) + "\n"
-
-
-_INTRODUCTION: Final = """# Flags of the measurements
-
-Written by `cohort validate anatomy --pictures docs`. Each picture is a phantom exam with a fault made on purpose that
-raises the flag. Solid outlines are vertebral bodies, dashed ones discs, both in the colours of the review pages; S1 is
-dotted; thin white rectangles are those that disc heights (mm) are sides of; white lines the superior endplates, thick
-those of L1 and S1; the structures that raised the flag are yellow. Dotted white outlines are where the masks that were
-measured differ from those that were given (S2 is never measured). Muscles carry the side that the masks claim and
-their area in cm2; R and L are the patient's right and left by geometry."""
-
-
-def _section(code: str) -> str:
-    limits = [
-        f"- {name.replace('_', ' ')}: flagged outside {_range(limit.expected)}, refused outside "
-        f"{_range(limit.possible)} ({limit.source.rstrip('.')})"
-        for name, limit in LIMITS.items()
-        if limit.reason == code
-    ]
-    volume = ["Concerns only the volume of the structure: its row keeps status ok."] if code in VOLUME_ONLY else []
-    shown = f"![{code}]({code}.png)\n\nShown: {CASES[code].fault}."
-    parts = [f"## `{code}`", REASONS[code], *volume, *(["\n".join(limits)] if limits else []), shown]
-    return "\n\n".join(parts)
-
-
-def _range(limits: tuple[float, float]) -> str:
-    return f"{limits[0]:g} to {limits[1]:g}"
 
 
 def draw_case(code: str, made: Spoilt) -> Figure:
@@ -116,6 +95,7 @@ def _draw(panel: Any, case: Case, made: Spoilt, raised: Sequence[QualityRow]) ->
         # "psoas left L3-L4" is one side of a muscle, "psoas L3-L4" both
         names = {one for one in sides for flag in marked if flag.startswith((one, one.split()[0] + " L"))}
         draw_muscles(panel, stack, k, made.found, marked=names, sides=True)
+        _spine_place(panel, stack, k, made.found)
         return
     sheet = spine_sheet(made.exam.sagittal, made.found)
     draw_spine(panel, sheet, sheet.plane(sheet.view.image), made.found, marked=marked)
@@ -129,7 +109,9 @@ def _changed(panel: Any, given: Sheet, kept: Sheet) -> None:
     """Where the masks that were measured differ from those that were given, by more than their smoothed edges."""
     for name, instances in (("vertebral_body", "body_instances"), ("disc", "disc_instances")):
         differ = (given.labels(name) > 0) != (kept.labels(instances) > 0)
-        contour(panel, ndimage.binary_opening(differ), "white", given.window(), style="dotted", width=1.6)
+        contour(
+            panel, ndimage.binary_opening(differ, np.ones((2, 2))), "white", given.window(), style="dotted", width=1.6
+        )
 
 
 def _axial_slice(found: Measurements, marked: Sequence[str]) -> tuple[LabelledStack, int]:
@@ -138,6 +120,16 @@ def _axial_slice(found: Measurements, marked: Sequence[str]) -> tuple[LabelledSt
     named = [levels[word] for one in marked for word in one.split() if word in levels]
     index, k = named[0] if named else (LEVELS.index("L3-L4"), 1)
     return next(one for one in found.axial if one.stack.index == index), k
+
+
+def _spine_place(panel: Any, axial: LabelledStack, k: int, found: Measurements) -> None:
+    """A cross where the line through the vertebral bodies meets the slice."""
+    grid, view = axial.stack.geometry, View(axial, "axial").geometry
+    spine = np.array([[one.x_mm, one.y_mm, one.z_mm] for one in found.vertebrae])
+    height = (spine - grid.position_mm[k]) @ grid.normal
+    order = np.argsort(height)
+    place = view.to_index([np.interp(0.0, height[order], column) for column in spine[order].T])
+    panel.plot(place[2], place[1], "+", color="white", markersize=14, markeredgewidth=1.5)
 
 
 def _planes(panel: Any, view: View, made: Spoilt) -> None:

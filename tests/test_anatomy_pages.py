@@ -11,7 +11,10 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
+from cohort.anatomy.levels import CONFIDENT, LOW_CONFIDENCE, UNDECIDED, VARIANT_DISC_SHARE, VARIANT_PROBABILITY
 from cohort.anatomy.measure import Measurements, measure_exam
+from cohort.anatomy.muscles import MAX_WRONG_SIDE
+from cohort.anatomy.quality import LIMITS
 from cohort.reasons import ANATOMY_REASONS
 from cohort.stacks import ImageStack, LabelledStack
 from cohort.terms import SACRAL_BODY
@@ -20,10 +23,11 @@ from models.phantom.study import sagittal_grid, study_plan
 from models.phantom.truth import column_stack, column_truth
 from pipelines.anatomy_pages import human_card, page, study_card
 from pipelines.anatomy_panels import Sheet, draw_spine, spine_sheet
-from pipelines.flag_cases import CASES, Spoilt, sound_exam, spoilt
-from pipelines.flag_gallery import draw_case, gallery_page
+from pipelines.flag_exam import Spoilt, sound_exam
+from pipelines.flag_gallery import CASES, draw_case, spoilt
 from pipelines.overlay_pages import jpeg
 
+PAGE = Path(__file__).parent.parent / "docs" / "quality.md"
 SCOLIOSIS = 3
 NO_SACRUM = 18
 
@@ -113,7 +117,42 @@ def test_a_case_that_does_not_raise_its_flag_is_not_drawn() -> None:
         draw_case("no_discs", Spoilt(sound, sound.measured()))
 
 
-def test_the_page_of_flags_names_every_limit() -> None:
-    text = gallery_page()
-    assert all(f"## `{code}`" in text for code in ANATOMY_REASONS)
-    assert "- disc height mm: flagged outside 2.5 to 17, refused outside 0.8 to 25" in text
+def page_sections() -> dict[str, str]:
+    """Code -> its section of the page that explains the flags, in the order of the page."""
+    parts = PAGE.read_text().split("\n## How the lean")[0].split("\n### `")[1:]
+    return {part.partition("`")[0]: part.partition("`")[2] for part in parts}
+
+
+def test_the_page_explains_every_flag_in_order_and_shows_it() -> None:
+    sections = page_sections()
+    assert list(sections) == list(ANATOMY_REASONS)
+    for code, text in sections.items():
+        assert f"(quality/{code}.png)" in text
+        assert "*Do*" in text
+    pictures = {path.stem for path in (PAGE.parent / "quality").glob("*")}
+    assert pictures == set(ANATOMY_REASONS)
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_the_page_quotes_every_limit_as_the_code_has_it(name: str) -> None:
+    limit = LIMITS[name]
+    (low, high), (lowest, highest) = limit.expected, limit.possible
+    quoted = f"{low:g} to {high:g}"
+    if low == 0:
+        quoted = f"at most {high:g}"
+    elif high >= min(highest, 99.0):
+        quoted = f"at least {low:g}"
+    text = page_sections()[limit.reason]
+    assert f"- `{name}` {quoted}" in text
+    if lowest not in (0.0, -180.0):  # other ranges of what is possible end where the number does
+        assert f"- `{name}` {quoted}, refused outside {lowest:g} to {highest:g}" in text
+
+
+def test_the_page_quotes_the_limits_of_names() -> None:
+    sections = page_sections()
+    assert f"*Limit*: {UNDECIDED:g}," in sections["levels_undecided"]
+    assert f"*Limit*: {LOW_CONFIDENCE:g}," in sections["levels_low_confidence"]
+    assert f"from\n{CONFIDENT:g};" in sections["levels_low_confidence"]
+    for limit in (VARIANT_PROBABILITY, VARIANT_DISC_SHARE):
+        assert f"*limit* {limit:g}," in sections["lumbar_variant"]
+    assert f"*Limit*: {MAX_WRONG_SIDE:g}," in sections["sides_conflict"]
