@@ -14,7 +14,7 @@ from cohort.anatomy.discs import DiscShape, MotionSegment, disc_row, disc_shape,
 from cohort.anatomy.instances import Instances, spine_curve
 from cohort.anatomy.levels import Levels, Named, name_levels
 from cohort.anatomy.muscle_levels import DiscPlane
-from cohort.anatomy.orientation import Orientation, crop_box, cropped, standing_order
+from cohort.anatomy.orientation import Orientation, crop_box, cropped, shown_box, standing_order
 from cohort.anatomy.outline import central_outlines
 from cohort.anatomy.postprocess import cleaned
 from cohort.anatomy.quality import VOLUME_ONLY, Flag, change_flags, check, uncertainty_flags
@@ -71,6 +71,8 @@ class _Cut:
     discs: Labels
     geometry: StackGeometry
     box: tuple[slice, slice]
+    picture: tuple[slice, slice]
+    """Rows and columns that are not padding: what is cut there is cut by the border."""
     full: StackGeometry
     order: Orientation
     holes: Mapping[str, int]
@@ -119,7 +121,7 @@ def find_column(sagittal: LabelledStack) -> Column:
         return Column(cut, _nothing(cut), _nothing(cut), (), Sacrum((), 1.0), ())
     bodies = separate_bodies(cut.bodies, cut.discs > 0, cut.geometry, curve)
     discs = separate_discs(cut.discs > 0, bodies, cut.geometry, curve)
-    sacrum = find_sacrum(bodies, discs.pieces, cut.geometry, picture=cut.full)
+    sacrum = find_sacrum(bodies, discs.pieces, cut.geometry, picture=cropped(cut.full, cut.picture))
     return Column(
         cut=cut,
         bodies=bodies,
@@ -202,12 +204,14 @@ def _cut(sagittal: LabelledStack) -> _Cut:
     order = standing_order(native, "sagittal")
     bodies, discs = (order.apply(sagittal.labels[name]) for name in ("vertebral_body", "disc"))
     full = order.geometry(native)
-    box = crop_box((bodies | discs) > 0, margin=CROP_MARGIN_PX)
+    picture = shown_box(order.apply(sagittal.stack.image))
+    box = crop_box((bodies | discs) > 0, margin=CROP_MARGIN_PX, within=picture)
     bodies, discs = (np.ascontiguousarray(labels[:, box[0], box[1]]) for labels in (bodies, discs))
     geometry = cropped(full, box)
     bodies, body_holes = cleaned(bodies, (VERTEBRAL_BODY, SACRAL_BODY), spacing_mm=geometry.spacing_mm)
     discs, disc_holes = cleaned(discs, (DISC,), spacing_mm=geometry.spacing_mm)
-    return _Cut(bodies, discs, geometry, box, full, order, {"vertebral_body": body_holes, "disc": disc_holes})
+    holes = {"vertebral_body": body_holes, "disc": disc_holes}
+    return _Cut(bodies, discs, geometry, box, picture, full, order, holes)
 
 
 def _body_sides(bodies: Instances, label: int, geometry: StackGeometry, curve: SpineCurve, *, sacral: bool) -> Sides:
@@ -268,9 +272,10 @@ def _found_flags(cut: _Cut, bodies: Instances, discs: Instances, levels: Levels)
 def _extent(instances: Instances, label: int, cut: _Cut) -> tuple[int, int, bool, bool]:
     """Slices seen, slices there would be without gaps, cut by the image border, reaches the first or last slice."""
     k, row, column = instances.boxes[label - 1]
-    rows, columns = cut.full.shape
-    top, left = cut.box[0].start, cut.box[1].start
-    border = row.start + top == 0 or row.stop + top == rows or column.start + left == 0 or column.stop + left == columns
+    border = any(
+        extent.start + box.start == shown.start or extent.stop + box.start == shown.stop
+        for extent, box, shown in zip((row, column), cut.box, cut.picture, strict=True)
+    )
     seen = int(instances.mask(label).any(axis=(1, 2)).sum())
     reach = cut.full.slice_distance_mm[[k.start, k.stop - 1]]
     expected = 1 + round(float(np.ptp(reach)) / abs(cut.full.slice_gap_mm))
