@@ -60,3 +60,11 @@ def test_padding_of_zeros_is_the_border_of_the_picture(
     assert [row.level_confidence for row in padded.vertebrae] == pytest.approx(
         [row.level_confidence for row in smaller.vertebrae]
     )
+
+
+@pytest.mark.parametrize("kept", [("L4",), ("L3", "L3-L4", "L4"), ("S1",), ("S1", "L5-S1", "L5")])
+def test_one_or_two_bodies_have_no_names(blocks: dict[str, shapes.Block], kept: tuple[str, ...]) -> None:
+    found = measure_exam("exam", shapes.sagittal_stack({name: blocks[name] for name in kept}, GEOMETRY), [])
+    assert found.vertebrae
+    assert {row.level for row in (*found.vertebrae, *found.discs)} == {None}
+    assert found.reason == "levels_undecided" or "levels_undecided" in {row.reason for row in found.quality}

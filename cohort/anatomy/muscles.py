@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from cohort.anatomy.lean import LeanRule
 from cohort.anatomy.orientation import shown_box
