@@ -53,6 +53,8 @@ class Spine:
     curvature: CurvatureRow | None = None
     flags: tuple[Flag, ...] = ()
     planes: tuple[DiscPlane, ...] = ()
+    disc_doubts: Mapping[str, Sequence[Flag]] = field(default_factory=dict)
+    """Name of a plane -> flags that everything read at it inherits."""
     endplates: Mapping[int, Endplate] = field(default_factory=dict)
     disc_shapes: Mapping[int, DiscShape] = field(default_factory=dict)
     cleaned: LabelledStack | None = None
@@ -169,7 +171,7 @@ def measure_spine(
     body_flags, disc_flags = [*body_flags, *body_jumps], [*disc_flags, *disc_jumps]
     curvature, curvature_flags = curvature_row(
         exam_id,
-        {row.level: np.array([row.x_mm, row.y_mm, row.z_mm]) for row in vertebrae if row.level},
+        {row.level: np.array([row.x_mm, row.y_mm, row.z_mm]) for row in vertebrae if row.level and _whole(row)},
         {row.level: used[i][1] for i, row in enumerate(vertebrae) if row.level and i in used},
         {row.level: shape for i, row in enumerate(vertebrae) if row.level and i in used and (shape := used[i][0])},
         [
@@ -191,12 +193,29 @@ def measure_spine(
             )
             for one in levels.discs
         ),
+        disc_doubts=_disc_doubts(levels, disc_flags),
         endplates={i: endplate for i, (_, endplate) in used.items()},
         disc_shapes=disc_shapes,
         cleaned=_cleaned(
             sagittal, cut, _renumbered(bodies.labels, levels.bodies), _renumbered(discs.labels, levels.discs)
         ),
     )
+
+
+def _whole(row: VertebraRow) -> bool:
+    """Its centroid is that of the body, not of the part in view or of something else."""
+    return row.status != "refused" and not row.touches_border
+
+
+def _disc_doubts(levels: Levels, disc_flags: Sequence[Flag]) -> dict[str, list[Flag]]:
+    """Doubts about the names, for named discs, and about discs that were refused: their planes may be as wrong."""
+    of_names = [flag for flag in levels.flags if flag.structure is None]
+    of_discs = [replace(flag, refused=False) for flag in disc_flags if flag.refused]
+    return {
+        plane: [*(of_names if disc.level else []), *(flag for flag in of_discs if flag.structure == plane)]
+        for disc in levels.discs
+        for plane in [disc.level or f"disc-{disc.ordinal}"]
+    }
 
 
 def _cut(sagittal: LabelledStack) -> _Cut:
@@ -290,9 +309,15 @@ def _vertebra_rows(
     used: dict[int, tuple[BodyShape | None, Endplate]] = {}
     flags: list[Flag] = []
     cut, bodies = column.cut, column.bodies
-    heights = compression_ratios([_mobile_shape(column, one.index) for one in levels.bodies])
+    extents = [_extent(bodies, one.index + 1, cut) for one in levels.bodies]
+    heights = compression_ratios(
+        [
+            None if border else _mobile_shape(column, one.index)
+            for one, (_, _, border, _) in zip(levels.bodies, extents, strict=True)
+        ]
+    )
     for i, one in enumerate(levels.bodies):
-        seen, expected, border, outermost = _extent(bodies, one.index + 1, cut)
+        seen, expected, border, outermost = extents[i]
         shape, endplate = column.sides[one.index]
         row, own = vertebra_row(
             exam_id,
