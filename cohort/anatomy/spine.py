@@ -143,7 +143,7 @@ def _nothing(cut: _Cut) -> Instances:
 
 def _normal(discs: Instances, label: int, geometry: StackGeometry) -> Floats:
     corner = np.array([edge.start for edge in discs.boxes[label - 1]])
-    return mid_plane_normal(geometry.to_lps(np.argwhere(discs.mask(label)) + corner))
+    return mid_plane_normal(geometry.to_lps(np.argwhere(discs.mask(label)) + corner), geometry.normal)
 
 
 def measure_spine(
