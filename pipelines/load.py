@@ -24,6 +24,19 @@ from pipelines.outcome import Result, WorkItem
 AGREEMENT_LIMIT = 0.005
 """Largest relative difference of axial load between the engines that is not flagged (docs/loads.md)."""
 
+WHOLE_EXAM = frozenset(
+    {
+        "axial_conflict",
+        "components_removed",
+        "count_mismatch",
+        "ghosting",
+        "levels_low_confidence",
+        "low_contrast",
+        "lumbar_variant",
+        "network_uncertain",
+    }
+)
+"""Doubts about all names or a whole mask, which no single row carries."""
 MIN_VERTEBRAE = 3
 """Fewer named vertebrae are no curve."""
 
@@ -90,7 +103,8 @@ def loading_subject(
 ) -> tuple[LoadingSubject, tuple[str, ...]]:
     """What personalises the model, and the reasons to doubt it.
 
-    Only named vertebrae and discs and areas that were not refused are used; a flag on any of them is passed on.
+    Only named vertebrae and discs and areas that were not refused are used; a flag on any of them, or on the exam as a
+    whole, is passed on.
 
     Raises
     ------
@@ -117,7 +131,8 @@ def loading_subject(
     )
     flagged = any(row.status == "flagged" for row in (*vertebrae, *discs, *areas))
     unsure = any(row.level_confidence < LOW_CONFIDENCE for row in vertebrae)
-    return subject, ("upstream_untrusted",) if flagged or unsure else ()
+    doubted = any(row.reason in WHOLE_EXAM for row in rows["quality"])
+    return subject, ("upstream_untrusted",) if flagged or unsure or doubted else ()
 
 
 def _require_usual_vertebrae(names: Sequence[str]) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cohort.anatomy.axial_levels import axial_evidence
 from cohort.anatomy.instances import Piece
-from cohort.anatomy.levels import CONFIDENT, Levels, name_levels
+from cohort.anatomy.levels import CONFIDENT, UNDECIDED, Levels, name_levels
 from cohort.anatomy.muscle_levels import DiscPlane
 from cohort.anatomy.quality import Flag
 from cohort.anatomy.sacrum import Observed, Sacrum, weigh
@@ -116,6 +116,14 @@ def test_a_known_count_is_confident() -> None:
     assert known is not None
     assert min(one.confidence for one in named(known).bodies) >= CONFIDENT
     assert known_count(None, 12) is None
+
+
+@pytest.mark.parametrize("thoracic", [11, 13])
+def test_another_number_of_thoracic_vertebrae_alone_leaves_the_names_open(thoracic: int) -> None:
+    known = known_count(None, thoracic)
+    assert known is not None
+    assert known.n_thoracic == thoracic
+    assert known.confidence < UNDECIDED
 
 
 def test_a_psoas_that_begins_elsewhere_raises_doubt() -> None:

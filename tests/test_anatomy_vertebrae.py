@@ -7,7 +7,7 @@ from dataclasses import replace
 import anatomy_shapes as shapes
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 from test_anatomy_outline import PIXELS, drawn, stack_of
@@ -36,7 +36,8 @@ def wavy(mask: np.ndarray, rng: np.random.Generator, *, sd_mm: float, pixel_mm: 
 
 
 @settings(max_examples=50, deadline=None)
-@given(height=st.floats(22, 32), wedge=st.floats(-8, 14), angle=st.floats(-30, 30), spacing=PIXELS)
+@example(height=30.0, wedge=-8.0, angle=30.0, spacing=(0.5, 0.5))
+@given(height=st.floats(22, 32), wedge=st.floats(-8, 14), angle=st.floats(-40, 40), spacing=PIXELS)
 def test_a_tilted_body(height: float, wedge: float, angle: float, spacing: tuple[float, float]) -> None:
     """`drawn` is `height` at small columns, in front; it turns the shape so that the back rises with the angle."""
     mask = drawn(height, 33.0, angle, spacing, wedge_deg=wedge)

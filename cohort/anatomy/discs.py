@@ -33,6 +33,10 @@ EDGE_SHARE = 0.15
 """Anterior and posterior heights are taken at this share of the depth: manual masks are read at 10-20 % in the
 literature, because the extreme ends are rounded."""
 
+LATERAL_SD_MM = 6.0
+"""Standard deviation of a disc's voxels from side to side: 11 where all of one 44 mm wide is seen. Least that keeps it
+twice as wide as high, in which the direction of its plane is safe. Own choice."""
+
 
 @dataclass(frozen=True, eq=False)
 class DiscShape:
@@ -141,13 +145,21 @@ def _corners(rectangle: Rectangle) -> Floats:
     return np.asarray(rectangle.centre_mm + np.array([[-1, 1], [1, 1], [1, -1], [-1, -1]]) @ sides)
 
 
-def mid_plane_normal(points_mm: Floats) -> Floats:
+def mid_plane_normal(points_mm: Floats, lateral: Floats) -> Floats:
     """[3] normal of the mid-plane of a disc given by its voxels [n, 3], LPS mm, cranial.
 
-    The direction of least spread (principal axes): a disc is 6-10 mm high, 30-35 mm deep and 40-50 mm wide.
+    The direction of least spread (principal axes): a disc is 6-10 mm high, 30-35 mm deep and 40-50 mm wide. Where few
+    slices show it, its width is made up to `LATERAL_SD_MM`, or the direction across the slices would be that of least
+    spread.
+
+    Parameters
+    ----------
+    lateral : [3] unit normal of the slices
     """
     centred = points_mm - points_mm.mean(axis=0)
-    normal = np.linalg.eigh(centred.T @ centred)[1][:, 0]
+    spread = centred.T @ centred / len(centred)
+    unseen = max(LATERAL_SD_MM**2 - float(lateral @ spread @ lateral), 0.0)
+    normal = np.linalg.eigh(spread + unseen * np.outer(lateral, lateral))[1][:, 0]
     return np.asarray(normal if normal[2] >= 0 else -normal)
 
 

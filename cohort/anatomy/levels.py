@@ -35,6 +35,9 @@ CONFLICT_FACTOR: Final = 0.7
 USUAL_STEP: Final = (0.6, 1.5)
 """Distances of this many median distances neither hide a body nor lie between the parts of one: neighbours differ by at
 most 1.3 (T11-T12 31 mm, L4-L5 40 mm), and a body crushed to half its height takes 0.7."""
+MIN_NAMED: Final = 3
+"""S1 and bodies above it that a count needs. One or two pieces lack what tells S1 from any other body (the tilt, depths
+and discs of its neighbours): a lone lumbar body with nothing below it would pass for S1. Own choice."""
 VARIANT_DISC_SHARE: Final = 0.6
 """A disc below S1 of this share of the median lumbar disc volume is no rudiment (S1-S2 rudiments: 2-5 mm high); in
 lumbarisation all patients have a well-formed S1-S2 disc (Tokgoz et al. 2014)."""
@@ -80,7 +83,7 @@ def name_levels(
     first = _lowest_kept(bodies, sacrum)
     kept = list(range(first, len(bodies)))
     confidence = 0.0
-    if s1 is not None and _regular(bodies[s1:])[:1] != [False]:
+    if s1 is not None and len(bodies) - s1 >= MIN_NAMED and _regular(bodies[s1:])[0]:
         confidence = sacrum.probability[s1] * count.confidence * CONFLICT_FACTOR ** len(conflicts)
     flags = [*conflicts]
     if s1 is None or confidence < UNDECIDED:

@@ -53,8 +53,6 @@ class Muscles:
     rows: tuple[MuscleRow, ...]
     shared: tuple[tuple[int, StackGeometry], ...]
     """(index in the exam store, geometry) of the stacks in the frame of reference of the sagittal one."""
-    doubts: tuple[Flag, ...]
-    """Flags of these that everything measured at a disc inherits."""
     flags: tuple[Flag, ...]
     cleaned: tuple[LabelledStack, ...]
 
@@ -89,7 +87,7 @@ def measure_exam(
     levels: list[MuscleLevelRow] = []
     flags = (*spine.flags, *muscles.flags, *picture_flags(spine.cleaned, muscles.cleaned))
     if muscles.shared:
-        levels, doubts = muscle_level_rows(exam_id, spine.planes, muscles.shared, muscles.rows, muscles.doubts)
+        levels, doubts = muscle_level_rows(exam_id, spine.planes, muscles.shared, muscles.rows, spine.disc_doubts)
         flags = (*flags, *doubts)
     status, reason = exam_status(flags)
     if not spine.vertebrae and not spine.discs and not muscles.rows:
@@ -124,7 +122,6 @@ def measure_muscles(
     flags: list[Flag] = []
     cleaned: list[LabelledStack] = []
     shared: list[tuple[int, StackGeometry]] = []
-    doubts: list[Flag] = []
     spine_mm = column.centroids_mm() if column else np.zeros((0, 3))
     for one in axial:
         same = frame_of_reference_id is not None and one.stack.frame_of_reference_id == frame_of_reference_id
@@ -134,10 +131,9 @@ def measure_muscles(
         flags += found.flags
         if same:
             shared.append((one.stack.index, one.stack.geometry))
-            doubts += found.doubts
-        elif frame_of_reference_id is not None:
+        elif column is not None:
             flags.append(Flag("different_frame", f"axial stack {one.stack.index}"))
-    return Muscles(tuple(rows), tuple(shared), tuple(doubts), tuple(flags), tuple(cleaned))
+    return Muscles(tuple(rows), tuple(shared), tuple(flags), tuple(cleaned))
 
 
 def _measure_stack(exam_id: str, one: LabelledStack, spine_mm: Floats | None) -> Muscles:
@@ -153,7 +149,6 @@ def _measure_stack(exam_id: str, one: LabelledStack, spine_mm: Floats | None) ->
     return Muscles(
         rows=tuple(rows),
         shared=(),
-        doubts=tuple(doubts),
         flags=(*doubts, *uncertainty_flags(one.uncertainty), *picture, *flags),
         cleaned=(replace(one, labels={"muscle": labels}),),
     )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cohort.anatomy.quality import Flag, area_flags, check, row_status
+from cohort.anatomy.quality import Flag, area_flags, check, marked
 from cohort.geometry import Floats, StackGeometry
 from cohort.rows import MuscleLevelRow, MuscleRow
 from cohort.terms import MUSCLES
@@ -85,15 +85,17 @@ def muscle_level_rows(
     discs: Sequence[DiscPlane],
     stacks: Sequence[tuple[int, StackGeometry]],
     muscles: Sequence[MuscleRow],
-    doubts: Sequence[Flag],
+    doubts: Mapping[str, Sequence[Flag]],
 ) -> tuple[list[MuscleLevelRow], list[Flag]]:
     """Rows of every disc that has an axial slice, and flags.
+
+    A row has the status and reasons of the muscle on its slice.
 
     Parameters
     ----------
     stacks : axial stacks in the discs' frame of reference
-    muscles : rows of those stacks
-    doubts : flags of the axial stacks that every row inherits
+    muscles : judged rows of those stacks
+    doubts : level -> flags of the disc and of its name that its rows inherit (and that are not returned)
     """
     rows: list[MuscleLevelRow] = []
     flags: list[Flag] = []
@@ -105,7 +107,7 @@ def muscle_level_rows(
             flags.append(Flag("no_slice_at_level", disc.level, distance, limit if chosen else None))
             continue
         here = [row for row in muscles if (row.stack, row.slice) == (chosen.stack, chosen.slice)]
-        level_rows, level_flags = _rows_at(exam_id, disc.level, chosen, here, doubts)
+        level_rows, level_flags = _rows_at(exam_id, disc.level, chosen, here, doubts.get(disc.level, ()))
         rows += level_rows
         flags += level_flags
     return rows, flags
@@ -126,10 +128,9 @@ def _rows_at(
         if muscle.touches_border:
             own.append(Flag("touches_border", structure))
         flags += own
-        jump = [Flag("size_jump", structure)] if "size_jump" in (muscle.reasons or "") else []  # listed by slice
-        status, reasons = row_status([*doubts, *oblique, *asymmetry[muscle.muscle], *own, *jump])
         row = _row(exam_id, level, chosen, muscle, corrected)
-        rows.append(replace(row, side_difference=_side_difference(muscle.muscle, here), status=status, reasons=reasons))
+        row = replace(row, side_difference=_side_difference(muscle.muscle, here))
+        rows.append(marked(row, [*doubts, *oblique, *asymmetry[muscle.muscle], *own]))
     return rows, flags
 
 
@@ -149,14 +150,15 @@ def _row(exam_id: str, level: str, chosen: NearestSlice, muscle: MuscleRow, corr
         x_mm=muscle.x_mm,
         y_mm=muscle.y_mm,
         z_mm=muscle.z_mm,
-        status="ok",
-        reasons=None,
+        status=muscle.status,
+        reasons=muscle.reasons,
     )
 
 
 def _side_difference(muscle: str, here: Sequence[MuscleRow]) -> float | None:
-    """(left - right) / mean of the areas of one muscle on one slice; None without two sides that may be used."""
-    area = {row.side: row.csa_cm2 for row in here if row.muscle == muscle and row.status != "refused"}
+    """(left - right) / mean of the areas of one muscle on one slice; None without two whole sides that may be used."""
+    whole = [row for row in here if row.muscle == muscle and row.status != "refused" and not row.touches_border]
+    area = {row.side: row.csa_cm2 for row in whole}
     left, right = area.get("left"), area.get("right")
     return None if left is None or right is None else 2 * (left - right) / (left + right)
 

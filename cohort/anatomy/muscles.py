@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from cohort.anatomy.lean import LeanRule
+from cohort.anatomy.orientation import shown_box
 from cohort.anatomy.postprocess import clean_labels
 from cohort.anatomy.quality import Flag, area_flags, check, marked
 from cohort.anatomy.sides import Midline, find_midline, lateral_distance_mm
@@ -71,8 +71,8 @@ def muscle_rows(exam_id: str, stack: ImageStack, labels: Labels, rule: LeanRule 
     mean_row, mean_column = (np.bincount(key, weights=at)[found] / n for at in (row, column))
     lean = rule.lean(stack.image, labels)[k, row, column] if rule else None
     share = None if lean is None else np.bincount(key, weights=lean)[found] / n
-    top, bottom, first, last = _picture_edges(stack.image)
-    border = (row <= top) | (row >= bottom) | (column <= first) | (column >= last)
+    rows, columns = shown_box(stack.image)
+    border = (row <= rows.start) | (row >= rows.stop - 1) | (column <= columns.start) | (column >= columns.stop - 1)
     cut = np.bincount(key, weights=border)[found] > 0
     centre = stack.geometry.to_lps(np.stack([found // 9, mean_row, mean_column], axis=-1))
     area = n * _pixel_cm2(stack.geometry)
@@ -96,15 +96,6 @@ def muscle_rows(exam_id: str, stack: ImageStack, labels: Labels, rule: LeanRule 
         )
         for i, one in enumerate(found)
     ]
-
-
-def _picture_edges(image: npt.NDArray[np.uint16]) -> tuple[int, int, int, int]:
-    """First and last row, first and last column that are not zero throughout the stack (padded fields of view)."""
-    shown = image.max(axis=0) > 0
-    if not shown.any():
-        return 0, image.shape[1] - 1, 0, image.shape[2] - 1
-    rows, columns = (np.flatnonzero(shown.any(axis=axis)) for axis in (1, 0))
-    return int(rows[0]), int(rows[-1]), int(columns[0]), int(columns[-1])
 
 
 def judged_rows(

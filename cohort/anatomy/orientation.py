@@ -75,17 +75,30 @@ def standing_order(geometry: StackGeometry, plane: Plane) -> Orientation:
     return Orientation(swap, flip)
 
 
-def crop_box(mask: npt.NDArray[np.bool_], *, margin: int) -> tuple[slice, slice]:
-    """Rows and columns that hold every true voxel of [slice, row, column], widened by `margin` pixels."""
-    flat: npt.NDArray[np.bool_] = np.any(mask, axis=0)
-    rows, columns = np.flatnonzero(flat.any(axis=1)), np.flatnonzero(flat.any(axis=0))
-    if not len(rows):
-        return slice(0, 0), slice(0, 0)
-    low_row, low_column = max(rows[0] - margin, 0), max(columns[0] - margin, 0)
-    return (
-        slice(int(low_row), int(min(rows[-1] + 1 + margin, mask.shape[1]))),
-        slice(int(low_column), int(min(columns[-1] + 1 + margin, mask.shape[2]))),
-    )
+def crop_box(
+    mask: npt.NDArray[np.bool_], *, margin: int, within: tuple[slice, slice] | None = None
+) -> tuple[slice, slice]:
+    """Rows and columns that hold every true voxel of [slice, row, column], widened by `margin` pixels but not beyond
+    `within`, the whole array if None; empty if there are none there."""
+    bounds = within or (slice(0, mask.shape[1]), slice(0, mask.shape[2]))
+    flat: npt.NDArray[np.bool_] = np.any(mask, axis=0)[bounds]
+    rows, columns = (np.flatnonzero(flat.any(axis=axis)) for axis in (1, 0))
+    return _widened(rows, bounds[0], margin), _widened(columns, bounds[1], margin)
+
+
+def _widened(found: npt.NDArray[np.intp], bound: slice, margin: int) -> slice:
+    """From the first to the last of `found` (counted from the start of `bound`), widened within it."""
+    if not len(found):
+        return slice(0, 0)
+    first, last = int(found[0]) + bound.start, int(found[-1]) + bound.start
+    return slice(max(first - margin, bound.start), min(last + 1 + margin, bound.stop))
+
+
+def shown_box(image: npt.NDArray[Any]) -> tuple[slice, slice]:
+    """Rows and columns of [slice, row, column] that are not zero throughout the stack: scanners pad rectangular fields
+    of view. The whole of a picture without any signal."""
+    shown = image.max(axis=0) > 0
+    return crop_box(shown[None] if shown.any() else np.ones_like(shown)[None], margin=0)
 
 
 def cropped(geometry: StackGeometry, box: tuple[slice, slice]) -> StackGeometry:

@@ -14,7 +14,7 @@ from cohort.anatomy.discs import DiscShape, MotionSegment, disc_row, disc_shape,
 from cohort.anatomy.instances import Instances, spine_curve
 from cohort.anatomy.levels import Levels, Named, name_levels
 from cohort.anatomy.muscle_levels import DiscPlane
-from cohort.anatomy.orientation import Orientation, crop_box, cropped, standing_order
+from cohort.anatomy.orientation import Orientation, crop_box, cropped, shown_box, standing_order
 from cohort.anatomy.outline import central_outlines
 from cohort.anatomy.postprocess import cleaned
 from cohort.anatomy.quality import VOLUME_ONLY, Flag, change_flags, check, uncertainty_flags
@@ -53,6 +53,8 @@ class Spine:
     curvature: CurvatureRow | None = None
     flags: tuple[Flag, ...] = ()
     planes: tuple[DiscPlane, ...] = ()
+    disc_doubts: Mapping[str, Sequence[Flag]] = field(default_factory=dict)
+    """Name of a plane -> flags that everything read at it inherits."""
     endplates: Mapping[int, Endplate] = field(default_factory=dict)
     disc_shapes: Mapping[int, DiscShape] = field(default_factory=dict)
     cleaned: LabelledStack | None = None
@@ -71,6 +73,8 @@ class _Cut:
     discs: Labels
     geometry: StackGeometry
     box: tuple[slice, slice]
+    picture: tuple[slice, slice]
+    """Rows and columns that are not padding: what is cut there is cut by the border."""
     full: StackGeometry
     order: Orientation
     holes: Mapping[str, int]
@@ -119,7 +123,7 @@ def find_column(sagittal: LabelledStack) -> Column:
         return Column(cut, _nothing(cut), _nothing(cut), (), Sacrum((), 1.0), ())
     bodies = separate_bodies(cut.bodies, cut.discs > 0, cut.geometry, curve)
     discs = separate_discs(cut.discs > 0, bodies, cut.geometry, curve)
-    sacrum = find_sacrum(bodies, discs.pieces, cut.geometry, picture=cut.full)
+    sacrum = find_sacrum(bodies, discs.pieces, cut.geometry, picture=cropped(cut.full, cut.picture))
     return Column(
         cut=cut,
         bodies=bodies,
@@ -139,7 +143,7 @@ def _nothing(cut: _Cut) -> Instances:
 
 def _normal(discs: Instances, label: int, geometry: StackGeometry) -> Floats:
     corner = np.array([edge.start for edge in discs.boxes[label - 1]])
-    return mid_plane_normal(geometry.to_lps(np.argwhere(discs.mask(label)) + corner))
+    return mid_plane_normal(geometry.to_lps(np.argwhere(discs.mask(label)) + corner), geometry.normal)
 
 
 def measure_spine(
@@ -167,7 +171,7 @@ def measure_spine(
     body_flags, disc_flags = [*body_flags, *body_jumps], [*disc_flags, *disc_jumps]
     curvature, curvature_flags = curvature_row(
         exam_id,
-        {row.level: np.array([row.x_mm, row.y_mm, row.z_mm]) for row in vertebrae if row.level},
+        {row.level: np.array([row.x_mm, row.y_mm, row.z_mm]) for row in vertebrae if row.level and _whole(row)},
         {row.level: used[i][1] for i, row in enumerate(vertebrae) if row.level and i in used},
         {row.level: shape for i, row in enumerate(vertebrae) if row.level and i in used and (shape := used[i][0])},
         [
@@ -189,6 +193,7 @@ def measure_spine(
             )
             for one in levels.discs
         ),
+        disc_doubts=_disc_doubts(levels, disc_flags),
         endplates={i: endplate for i, (_, endplate) in used.items()},
         disc_shapes=disc_shapes,
         cleaned=_cleaned(
@@ -197,17 +202,35 @@ def measure_spine(
     )
 
 
+def _whole(row: VertebraRow) -> bool:
+    """Its centroid is that of the body, not of the part in view or of something else."""
+    return row.status != "refused" and not row.touches_border
+
+
+def _disc_doubts(levels: Levels, disc_flags: Sequence[Flag]) -> dict[str, list[Flag]]:
+    """Doubts about the names, for named discs, and about discs that were refused: their planes may be as wrong."""
+    of_names = [flag for flag in levels.flags if flag.structure is None]
+    of_discs = [replace(flag, refused=False) for flag in disc_flags if flag.refused]
+    return {
+        plane: [*(of_names if disc.level else []), *(flag for flag in of_discs if flag.structure == plane)]
+        for disc in levels.discs
+        for plane in [disc.level or f"disc-{disc.ordinal}"]
+    }
+
+
 def _cut(sagittal: LabelledStack) -> _Cut:
     native = sagittal.stack.geometry
     order = standing_order(native, "sagittal")
     bodies, discs = (order.apply(sagittal.labels[name]) for name in ("vertebral_body", "disc"))
     full = order.geometry(native)
-    box = crop_box((bodies | discs) > 0, margin=CROP_MARGIN_PX)
+    picture = shown_box(order.apply(sagittal.stack.image))
+    box = crop_box((bodies | discs) > 0, margin=CROP_MARGIN_PX, within=picture)
     bodies, discs = (np.ascontiguousarray(labels[:, box[0], box[1]]) for labels in (bodies, discs))
     geometry = cropped(full, box)
     bodies, body_holes = cleaned(bodies, (VERTEBRAL_BODY, SACRAL_BODY), spacing_mm=geometry.spacing_mm)
     discs, disc_holes = cleaned(discs, (DISC,), spacing_mm=geometry.spacing_mm)
-    return _Cut(bodies, discs, geometry, box, full, order, {"vertebral_body": body_holes, "disc": disc_holes})
+    holes = {"vertebral_body": body_holes, "disc": disc_holes}
+    return _Cut(bodies, discs, geometry, box, picture, full, order, holes)
 
 
 def _body_sides(bodies: Instances, label: int, geometry: StackGeometry, curve: SpineCurve, *, sacral: bool) -> Sides:
@@ -268,9 +291,10 @@ def _found_flags(cut: _Cut, bodies: Instances, discs: Instances, levels: Levels)
 def _extent(instances: Instances, label: int, cut: _Cut) -> tuple[int, int, bool, bool]:
     """Slices seen, slices there would be without gaps, cut by the image border, reaches the first or last slice."""
     k, row, column = instances.boxes[label - 1]
-    rows, columns = cut.full.shape
-    top, left = cut.box[0].start, cut.box[1].start
-    border = row.start + top == 0 or row.stop + top == rows or column.start + left == 0 or column.stop + left == columns
+    border = any(
+        extent.start + box.start == shown.start or extent.stop + box.start == shown.stop
+        for extent, box, shown in zip((row, column), cut.box, cut.picture, strict=True)
+    )
     seen = int(instances.mask(label).any(axis=(1, 2)).sum())
     reach = cut.full.slice_distance_mm[[k.start, k.stop - 1]]
     expected = 1 + round(float(np.ptp(reach)) / abs(cut.full.slice_gap_mm))
@@ -285,9 +309,15 @@ def _vertebra_rows(
     used: dict[int, tuple[BodyShape | None, Endplate]] = {}
     flags: list[Flag] = []
     cut, bodies = column.cut, column.bodies
-    heights = compression_ratios([_mobile_shape(column, one.index) for one in levels.bodies])
+    extents = [_extent(bodies, one.index + 1, cut) for one in levels.bodies]
+    heights = compression_ratios(
+        [
+            None if border else _mobile_shape(column, one.index)
+            for one, (_, _, border, _) in zip(levels.bodies, extents, strict=True)
+        ]
+    )
     for i, one in enumerate(levels.bodies):
-        seen, expected, border, outermost = _extent(bodies, one.index + 1, cut)
+        seen, expected, border, outermost = extents[i]
         shape, endplate = column.sides[one.index]
         row, own = vertebra_row(
             exam_id,

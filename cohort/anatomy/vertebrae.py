@@ -23,8 +23,9 @@ FACING_DEG = 35.0
 """Half of the right angle between endplate and wall, less the waviness of an outline."""
 MIN_ENDPLATE_MM = 12.0
 """Superior endplate of S1: 32 +- 3 mm; less than a third of it carries no direction."""
-ROUNDS = 3
-"""The frame turns with the endplates until it stands still: three rounds are enough from 30 degrees off."""
+ROUNDS = 6
+"""The frame turns with the endplates until it stands still: six rounds are enough from 45 degrees off, three left 5
+degrees at 30."""
 HEIGHT_SLICES = 3
 """The central slice and its neighbours: endplates are hollow, so that a body is higher to the sides."""
 

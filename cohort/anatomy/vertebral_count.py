@@ -10,7 +10,7 @@ that a little or lowers it; and who knows the number (from whole-spine images) s
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -62,13 +62,22 @@ class Count:
 
 
 USUAL: Final = Count(5, 12, PRIOR[5], "usual")
+UNUSUAL_THORAX: Final = 0.5
+"""Probability of five lumbar vertebrae in people with another number of thoracic ones than twelve: the vertebra beside
+the twelfth rib may have been taken from or given to the lumbar spine. Own choice, below `levels.UNDECIDED`."""
 
 
 def known_count(n_lumbar: int | None, n_thoracic: int | None) -> Count | None:
-    """The count that somebody read from whole-spine images; None where they did not."""
-    if n_lumbar is None:
+    """The count that somebody read from whole-spine images; None where they did not.
+
+    Eleven or thirteen thoracic vertebrae alone say that the person is not as usual, and not how many lumbar ones there
+    are: no names rest on such a count.
+    """
+    if n_lumbar is not None:
+        return Count(n_lumbar, n_thoracic or USUAL.n_thoracic, 1.0, "table")
+    if n_thoracic is None or n_thoracic == USUAL.n_thoracic:
         return None
-    return Count(n_lumbar, n_thoracic or 12, 1.0, "table")
+    return replace(USUAL, n_thoracic=n_thoracic, confidence=UNUSUAL_THORAX)
 
 
 def most_likely_count(psoas_cm2: Mapping[int, float]) -> Count:
