@@ -133,7 +133,7 @@ def study_card(number: int, degraded: bool) -> Card:
             stack, k, t1_pictures(subject, [cut(subject, view.geometry, view.native(k))], exam.plan.seed)[0]
         )
     return Card(
-        title=f"{exam.stratum}, {'degraded' if degraded else 'true'} masks (exam {number})",
+        title=f"{exam.stratum}, {'degraded' if degraded else 'true'} masks ({number})",
         lines=tuple(_lines(exam, scored, drawn.truth, found)),
         found=found,
         sheet=sheet,
@@ -152,6 +152,9 @@ def _axial_slice(found: Measurements) -> tuple[LabelledStack, int] | None:
     return next(stack for stack in found.axial if stack.stack.index == index), k
 
 
+_DICE_OF: Final = {"vertebral_body": "bodies", "disc": "discs", "muscle": "muscles"}
+
+
 def _lines(exam: StudyExam, scored: ScoredExam, truth: Truth, found: Measurements) -> list[str]:
     grid = exam.acquisition
     missing = f", {len(grid.missing)} missing" if grid.missing else ""
@@ -159,15 +162,15 @@ def _lines(exam: StudyExam, scored: ScoredExam, truth: Truth, found: Measurement
     outcomes = Counter(one.outcome for one in scored.named)
     heights = [abs(one.errors["height_mm"]) for one in scored.structures if "height_mm" in one.errors]
     wrong = max((one.confidence for one in scored.named if one.outcome == "wrong"), default=None)
-    overlap = ", ".join(f"{what.replace('_', ' ')} {value:.2f}" for what, value in scored.dice.items())
+    overlap = ", ".join(f"{_DICE_OF[what]} {value:.2f}" for what, value in scored.dice.items())
+    degraded = [f"faults: {', '.join(scored.faults) or 'edges only'}", f"Dice: {overlap}"]
     lordosis = scored.curvature_errors.get("lordosis_l1_s1_deg")
     return [
         f"pixels {grid.pixel_mm[0]:.2f} x {grid.pixel_mm[1]:.2f} mm, {grid.n_slices - len(grid.missing)} slices "
         f"every {grid.gap_mm:.1f} mm{missing}",
         f"{exam.plan.n_lumbar} lumbar vertebrae, {'told' if exam.count_known else 'not told'} to the measurement",
         *([f"subject: {'; '.join(findings)}"] if findings else []),
-        *([f"faults: {', '.join(scored.faults) or 'edges only'}"] if scored.dice["disc"] < 1 else []),
-        f"Dice: {overlap}",
+        *(degraded if scored.dice["disc"] < 1 else []),
         f"names: {', '.join(f'{n} {outcome}' for outcome, n in outcomes.items())}"
         + (f"; the surest wrong one has {wrong:.2f}" if wrong is not None else "")
         + (f"; rows that are nothing: {scored.extra}" if scored.extra else ""),

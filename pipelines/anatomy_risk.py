@@ -116,6 +116,7 @@ def risk_coverage_figure(results: Mapping[str, Any], path: Path) -> None:
         axis.set(title=f"{side} masks", xlabel="exams with a name at the threshold, share", xlim=(0, 1.02))
         axis.grid(alpha=0.3)
     axes[0].set(ylabel="of these with a wrong name, share", ylim=(-0.02, 1.02))
+    figure.suptitle(f"Level names of {results['exams']} phantom exams")
     axes[0].legend(title=f"dots: confidence {CONFIDENT}", fontsize="small")
     figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -187,11 +187,11 @@ def _small_body(exam: Exam) -> Exam:
 
 
 def _broken_body(exam: Exam) -> Exam:
-    """A gap of two pixels across L3."""
+    """A gap of two pixels across the lower half of L3."""
     body = exam.body("L3")
-    middle = int(np.nonzero(body)[1].mean())
+    row = int(np.quantile(np.nonzero(body)[1], 0.7))
     labels = exam.body_labels
-    labels[:, middle : middle + 2][body[:, middle : middle + 2]] = 0
+    labels[:, row : row + 2][body[:, row : row + 2]] = 0
     return exam.with_labels(vertebral_body=labels)
 
 
