@@ -302,10 +302,14 @@ def anatomy(exams: int, data: Path | None, pictures: Path | None, as_json: bool)
         write_pictures(pictures, data, report=lambda line: click.echo(line, err=True))
         return
     from pipelines.human_masks import human_results
+    from pipelines.t1_names import t1_results
     from pipelines.validate_anatomy import anatomy_results, anatomy_tables, score_study
 
-    human = human_results(data) if data else {}
-    results = anatomy_results(score_study(exams, lambda line: click.echo(line, err=True)), human)
+    def report(line: str) -> None:
+        click.echo(line, err=True)
+
+    real = human_results(data) | t1_results(data, report) if data else {}
+    results = anatomy_results(score_study(exams, report), real)
     click.echo(json.dumps(results, indent=1) if as_json else anatomy_tables(results))
 
 
