@@ -297,13 +297,14 @@ def anatomy(exams: int, data: Path | None, pictures: Path | None, as_json: bool)
     """
     from pipelines.anatomy_pages import write_pictures
     from pipelines.human_masks import human_results
+    from pipelines.t1_names import t1_results
     from pipelines.validate_anatomy import anatomy_results, anatomy_tables, score_study
 
     def report(line: str) -> None:
         click.echo(line, err=True)
 
-    human = human_results(data) if data else {}
-    results = anatomy_results(score_study(exams, report), human)
+    real = human_results(data) | t1_results(data, report) if data else {}
+    results = anatomy_results(score_study(exams, report), real)
     if pictures:
         write_pictures(pictures, data, results, report=report)
     click.echo(json.dumps(results, indent=1) if as_json else anatomy_tables(results))

@@ -105,7 +105,7 @@ def measure_spider(folder: Path) -> Spider:
         if path is None or regions is None:
             continue
         masks = (np.isin(regions, (BODY, UNSURE)), regions == DISC)
-        found = _measured(*(mask.astype(np.uint8) for mask in masks), spacing_mm)
+        found = measured_picture(*(mask.astype(np.uint8) for mask in masks), spacing_mm)
         n_pieces = [
             len(pieces(mask, spacing_mm, smallest)) for mask, smallest in zip(masks, SMALLEST_MM2.values(), strict=True)
         ]
@@ -137,7 +137,8 @@ def _mid_sagittal(folder: Path, series: str) -> Path | None:
     return best[len(best) // 2] if best else None
 
 
-def _measured(bodies: Labels, discs: Labels, spacing_mm: tuple[float, float]) -> Measurements:
+def measured_picture(bodies: Labels, discs: Labels, spacing_mm: tuple[float, float]) -> Measurements:
+    """Measure label arrays [row, column] of one mid-sagittal picture, head up and anterior to the left."""
     picture = single_picture(bodies, spacing_mm)
     picture = replace(picture, geometry=replace(picture.geometry, thickness_mm=PICTURE_WIDTH_MM))
     return measure_exam("study", LabelledStack(picture, {"vertebral_body": bodies[None], "disc": discs[None]}, {}), [])

@@ -51,7 +51,7 @@ def anatomy_results(scores: Scores, human: Mapping[str, Any]) -> Results:
 
     Parameters
     ----------
-    human : of `human_masks.human_results`; may be empty
+    human : of `human_masks.human_results` and `t1_names.t1_results`; may be empty
     """
     sides = {"true": [pair[0] for pair in scores], "degraded": [pair[1] for pair in scores]}
     results: Results = {"exams": len(scores)}
@@ -112,7 +112,7 @@ def anatomy_tables(results: Results) -> str:
     parts.append(f"### Processor seconds of measuring an exam\n\n{_markdown(results['seconds'])}")
     if human := results["human_masks"]:
         rows = {key: {"found": value} for key, value in human.items() if not isinstance(value, dict | list)}
-        parts.append(f"### Human masks of real scans\n\n{_markdown(rows)}")
+        parts.append(f"### Real scans\n\n{_markdown(rows)}")
         parts += [f"### {title}\n\n{_markdown(human[key])}" for key, title in _HUMAN_TABLES.items()]
     return "\n\n".join(parts)
 

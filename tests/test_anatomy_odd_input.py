@@ -138,9 +138,7 @@ def test_numbers_do_not_rest_on_cut_vertebrae(sagittal: LabelledStack, blocks: d
 
 @pytest.mark.parametrize("n", [1, 2, 3, 5])
 def test_the_plane_of_a_disc_that_few_slices_show(blocks: dict[str, shapes.Block], n: int) -> None:
-    few = shapes.sagittal_geometry(
-        n=n, gap_mm=3.0, shape=(384, 320), spacing=(0.9, 0.8), middle_mm=(3.0, 0.0, 115.0)
-    )
+    few = shapes.sagittal_geometry(n=n, gap_mm=3.0, shape=(384, 320), spacing=(0.9, 0.8), middle_mm=(3.0, 0.0, 115.0))
     found = measure_exam("exam", shapes.sagittal_stack(blocks, few), disc_stacks(blocks))
     assert {row.level for row in found.muscle_levels} == {"L4-L5", "L3-L4"}
     assert max(row.angle_deg for row in found.muscle_levels) < 4.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -115,3 +116,31 @@ def test_overlays_of_a_real_exam(sagittal: LabelledStack, axial: LabelledStack, 
         assert picture.shape[0] > 600
         assert picture.shape[1] > 1200
         assert picture[..., :3].std() > 20
+
+
+def test_a_sacrum_whose_top_was_missed_has_no_slope(sagittal: LabelledStack) -> None:
+    """Networks often find only the lower part of S1; its upper edge is then no endplate."""
+    bodies = sagittal.labels["vertebral_body"].copy()
+    for plane in bodies:
+        rows, columns = np.nonzero(plane == 2)
+        if len(rows):
+            # the superior endplate falls to the front: what lies above the diagonal is its side
+            above = (rows - rows.mean()) - (columns - columns.mean()) < 5
+            plane[rows[above], columns[above]] = 0
+    result = measure_exam("exam", LabelledStack(sagittal.stack, {**sagittal.labels, "vertebral_body": bodies}, {}), [])
+    s1 = result.vertebrae[0]
+    assert (s1.level, s1.tilt_deg, s1.status) == ("S1", None, "flagged")
+    assert result.curvature is not None
+    assert result.curvature.sacral_slope_deg is None
+    assert result.curvature.lordosis_l1_s1_deg is None
+
+
+def test_bodies_too_tall_by_a_wrong_pixel_size_are_not_halved(sagittal: LabelledStack) -> None:
+    geometry, bodies = sagittal.stack.geometry, sagittal.labels["vertebral_body"].copy()
+    rows = np.flatnonzero(bodies.any(axis=(0, 2)))
+    bodies[:, : rows[0] + 14] = 0  # the upper half of the highest body: what is left has the height of a whole one
+    rows_mm, columns_mm = geometry.spacing_mm
+    stretched = replace(sagittal.stack, geometry=replace(geometry, spacing_mm=(2.2 * rows_mm, 1.3 * columns_mm)))
+    result = measure_exam("exam", LabelledStack(stretched, {**sagittal.labels, "vertebral_body": bodies}, {}), [])
+    assert len(result.vertebrae) == 9
+    assert sum(row.reason == "implausible_spacing" for row in result.quality) == 8

@@ -43,7 +43,11 @@ def test_every_human_drawn_body_of_the_real_exam_is_a_row(real_data: Path) -> No
 def test_bodies_and_discs_of_each_patient_are_counted_once(spider: Spider) -> None:
     patients = [one.picture.split("_")[0] for one in spider.counts]
     assert len(patients) == len(set(patients)) == 30
-    assert np.mean([one.match for one in spider.counts]) > 0.85
+    # of the ninth vertebra of two patients the masks hold nothing but a broken line around it
+    differing = {
+        one.picture.split("_")[0]: (one.vertebrae, one.discs, *one.listed) for one in spider.counts if not one.match
+    }
+    assert differing == {"241": (8, 9, 9, 9), "65": (8, 9, 9, 9)}
 
 
 def test_without_a_labelled_sacrum_no_vertebra_is_called_s1_with_confidence(spider: Spider) -> None:

@@ -40,6 +40,9 @@ BODY_HEIGHT_MM = (18.0, 42.0)
 """Heights of whole bodies T11-L5: 23-31 mm, SD 2 (Chu et al. 2015, n = 17; MyoSegmenTUM, n = 53); widened downward by
 2.5 SD, upward to less than two low bodies with the disc between them."""
 DEFAULT_BODY_HEIGHT_MM = 27.0
+TWO_BODIES = 1.35
+"""Height over depth of the lowest two bodies joined without a disc that shows: 2 x 23 mm and a disc over 34 mm (Chu et
+al. 2015) are 1.5, one body 0.8. Unlike heights it stands a wrong size of the pixels."""
 DISC_ROOM_MM = 7.0
 """Between two bodies (6-10 mm, Chu et al. 2015), some of which a bridge fills."""
 JOINED_HEIGHT_MM = 36.0
@@ -292,7 +295,7 @@ def _cut_tall(ids: Ids, listed: Voxels) -> Ids:
     height = _usual_height_mm(parts)
     ids = ids.copy()
     for part in parts:
-        if _bodies_in(part.extent_mm, height) < 2:
+        if _bodies_in(part.extent_mm, height) < 2 or part.extent_mm < TWO_BODIES * part.depth_mm:
             continue
         members = np.flatnonzero(ids == part.label)
         while (n := _bodies_in(_extent_mm(listed.arc_mm[members]), height)) > 1:

@@ -54,6 +54,11 @@ class Endplate:
     tilt_deg: float
     """Against the axial plane in the sagittal plane, anterior lower positive."""
 
+    @property
+    def depth_mm(self) -> float:
+        """From its anterior to its posterior end."""
+        return float(np.linalg.norm(self.ends_mm[1] - self.ends_mm[0]))
+
 
 def body_shape(outlines: Sequence[Floats], geometry: StackGeometry, *, index: int, cranial: Floats) -> BodyShape | None:
     """Fit endplates and walls to the outlines of a body; None where they cannot be told apart.
