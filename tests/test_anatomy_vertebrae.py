@@ -148,5 +148,14 @@ def test_two_readings_of_the_lordosis() -> None:
 def test_readings_of_the_lordosis_that_conflict(slope: float, status: str) -> None:
     row, flags = curvature_row("exam", column(40.0), {"L1": endplate(-10.0), "S1": endplate(slope)}, {}, [])
     assert row is not None
-    assert (row.status, row.reasons) == (status, "lordosis_conflict")
+    assert row.status == status
+    assert "lordosis_conflict" in str(row.reasons)
     assert flags[0].value == pytest.approx(slope + 10.0 - 40.0)
+
+
+@pytest.mark.parametrize(("slope", "status"), [(40.0, "ok"), (5.0, "flagged"), (80.0, "flagged"), (-40.0, "refused")])
+def test_a_sacral_slope_outside_the_anatomical_range(slope: float, status: str) -> None:
+    row, flags = curvature_row("exam", {}, {"S1": endplate(slope)}, {}, [])
+    assert row is not None
+    assert (row.status, row.sacral_slope_deg) == (status, slope)
+    assert [flag.reason for flag in flags] == ([] if status == "ok" else ["implausible_angle"])

@@ -257,7 +257,7 @@ def vertebra_row(
     evidence: str,
 ) -> tuple[VertebraRow, list[Flag]]:
     """Row of one vertebral body and its flags; a body cut by the image border keeps only centroid and volume."""
-    structure = named.level or f"body-{named.ordinal}"
+    structure = named.called("body")
     flags: list[Flag] = []
     if touches_border:
         flags.append(Flag("touches_border", structure))
