@@ -51,7 +51,7 @@ MIN_VOXELS: Final = 20
 STEPS: Final[dict[str, tuple[str, ...]]] = {
     "cut and clean": ("spine.py:_cut", "muscles.py:clean_muscles"),
     "curve": ("instances.py:spine_curve",),
-    "separation": ("instances.py:separate_bodies", "instances.py:separate_discs"),
+    "separation": ("body_pieces.py:separate_bodies", "disc_pieces.py:separate_discs"),
     "shapes": (
         "vertebrae.py:body_shape",
         "vertebrae.py:facing_endplate",
