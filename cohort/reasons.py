@@ -76,7 +76,7 @@ ANATOMY_REASONS: Final[dict[str, str]] = {
     "disc_readings_differ": "Disc height from smoothed borders and from the outline as it stands differ; look at it.",
     "implausible_body_size": "Vertebral body size outside the anatomical range.",
     "implausible_spacing": "Distance between neighbouring vertebrae outside the anatomical range.",
-    "implausible_angle": "Angle between neighbouring vertebrae outside the anatomical range.",
+    "implausible_angle": "Angle between vertebrae, or of the sacrum, outside the anatomical range.",
     "compression_suspected": "A body is lower than its own posterior wall or its neighbours; review, not a diagnosis.",
     "lordosis_conflict": "Lordosis from endplates and lordosis from centroids differ more than anatomy allows.",
     "slices_missing": "Slices are missing within the structure; its volume is too small.",

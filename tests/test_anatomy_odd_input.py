@@ -142,3 +142,34 @@ def test_the_plane_of_a_disc_that_few_slices_show(blocks: dict[str, shapes.Block
     found = measure_exam("exam", shapes.sagittal_stack(blocks, few), disc_stacks(blocks))
     assert {row.level for row in found.muscle_levels} == {"L4-L5", "L3-L4"}
     assert max(row.angle_deg for row in found.muscle_levels) < 4.0
+
+
+def test_slices_that_pass_obliquely_through_the_spine_are_flagged(blocks: dict[str, shapes.Block]) -> None:
+    """A disc of 10 mm reads 11.5 mm on slices that lean by 30 degrees."""
+    leaning = shapes.sagittal_geometry(
+        lean_deg=30.0, n=45, shape=(384, 320), spacing=(0.9, 0.8), middle_mm=(3.0, 0.0, 115.0)
+    )
+    found = measure_exam("exam", shapes.sagittal_stack(blocks, leaning), [])
+    rows = [row for row in (*found.vertebrae, *found.discs) if row.level in ("L4", "L3", "L3-L4", "L2-L3")]
+    assert len(rows) == 4
+    assert all("oblique_slice" in str(row.reasons) and row.status == "flagged" for row in rows)
+    angles = {row.structure: row.value for row in found.quality if row.reason == "oblique_slice"}
+    assert [angles[name] for name in ("L4", "L3", "L3-L4", "L2-L3")] == pytest.approx([30.0] * 4, abs=3.0)
+
+
+def test_a_spine_that_bends_the_wrong_way_has_no_lordosis(sagittal: LabelledStack) -> None:
+    front_to_back = {name: volume[:, :, ::-1].copy() for name, volume in sagittal.labels.items()}
+    found = measure_exam("exam", LabelledStack(sagittal.stack, front_to_back, {}), [])
+    assert found.status == "flagged"
+    assert found.curvature is not None
+    assert (found.curvature.status, found.curvature.lordosis_l1_s1_deg) == ("refused", None)
+    assert "implausible_angle" in str(found.curvature.reasons)
+
+
+def test_discs_that_take_in_the_bodies_have_no_names(sagittal: LabelledStack) -> None:
+    """A disc mask that covers bodies, too, is divided into many pieces, of which none is the disc more than another."""
+    both = {**sagittal.labels, "disc": np.maximum(sagittal.labels["disc"], sagittal.labels["vertebral_body"] > 0)}
+    found = measure_exam("exam", LabelledStack(sagittal.stack, both, {}), [])
+    shared = [row for row in found.quality if row.reason == "count_mismatch" and row.structure == "disc"]
+    assert shared
+    assert [row.level for row in found.discs if row.level in ("L5-S1", "L4-L5", "L3-L4", "L2-L3")] == []

@@ -37,9 +37,8 @@ def test_row_status() -> None:
 
 def test_further_flags_join_a_rows_own_and_never_make_it_better() -> None:
     row = VertebraRow(
-        exam_id="exam", ordinal=3, level_confidence=0.9, level_evidence="", slices_expected=9,
-        x_mm=0.0, y_mm=0.0, z_mm=0.0, volume_cm3=30.0, slices_seen=9,
-        touches_border=False, status="ok", reasons="outermost_slice",
+        exam_id="exam", ordinal=3, level_confidence=0.9, level_evidence="", x_mm=0.0, y_mm=0.0, z_mm=0.0,
+        volume_cm3=30.0, slices_seen=9, slices_expected=9, touches_border=False, status="ok", reasons="outermost_slice",
     )  # fmt: skip
     jump = Flag("size_jump", "L3", 2.0, 1.55)
     assert marked(row, []) == row

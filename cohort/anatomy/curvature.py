@@ -43,6 +43,8 @@ def curvature_row(
         return None, []
     readings = numbers["lordosis_l1_s1_deg"], numbers["lordosis_centroid_deg"]
     own = check("lordosis_readings_deg", _less(*readings), None)
+    own += check("lordosis_deg", numbers["lordosis_l1_s1_deg"], "L1-S1")
+    own += check("sacral_slope_deg", numbers["sacral_slope_deg"], "S1")
     status, reasons = row_status([*doubts, *own])
     return CurvatureRow(exam_id=exam_id, status=status, reasons=reasons, **numbers), own
 

@@ -177,7 +177,7 @@ def disc_row(
     outermost_slice: bool,
 ) -> tuple[DiscRow, list[Flag]]:
     """Row of one disc and its flags; a disc cut by the image border keeps only centroid and volume."""
-    structure = named.level or f"disc-{named.ordinal}"
+    structure = named.called("disc")
     flags: list[Flag] = []
     if touches_border:
         flags.append(Flag("touches_border", structure))

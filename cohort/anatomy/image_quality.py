@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 import numpy.typing as npt
-from scipy import fft
+from scipy import fft, ndimage
 from skimage.measure import block_reduce
 
 from cohort.anatomy.quality import Flag, check
@@ -67,16 +67,16 @@ def contrast_flags(spine: LabelledStack) -> list[Flag]:
     the two, on the slice that shows most of the disc. The spread holds noise and texture alike."""
     found = []
     discs, bodies = spine.labels["disc_instances"], spine.labels["vertebral_body"]
-    for label in range(1, int(discs.max()) + 1):
-        k = int(np.argmax(np.count_nonzero(discs == label, axis=(1, 2))))
+    for label, box in enumerate(ndimage.find_objects(discs), start=1):
+        if box is None:
+            continue
+        k = box[0].start + int(np.argmax(np.count_nonzero(discs[box] == label, axis=(1, 2))))
         value = _contrast(spine.stack.image[k], discs[k] == label, bodies[k] > 0, spine.stack.geometry)
         found += [] if value is None else [value]
     return check("body_disc_contrast", float(np.median(found)), "sagittal stack") if found else []
 
 
 def _contrast(image: npt.NDArray[np.uint16], disc: Mask, bodies: Mask, geometry: StackGeometry) -> float | None:
-    if not disc.any():
-        return None
     left, top, width, height = cv2.boundingRect(disc.astype(np.uint8))
     down, across = (int(np.ceil(BESIDE_DISC_MM / spacing)) for spacing in geometry.spacing_mm)
     box = slice(max(top - down, 0), top + height + down), slice(max(left - across, 0), left + width + across)

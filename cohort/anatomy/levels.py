@@ -9,7 +9,7 @@ names there. Only names of at least `CONFIDENT` should be used without a look at
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Final
 
@@ -38,6 +38,9 @@ most 1.3 (T11-T12 31 mm, L4-L5 40 mm), and a body crushed to half its height tak
 MIN_NAMED: Final = 3
 """S1 and bodies above it that a count needs. One or two pieces lack what tells S1 from any other body (the tilt, depths
 and discs of its neighbours): a lone lumbar body with nothing below it would pass for S1. Own choice."""
+RIVAL_SHARE: Final = 0.5
+"""Of two discs between the same bodies the larger one is named if the other has less of its volume: a fragment. Else
+nobody knows which is the disc. Own choice."""
 VARIANT_DISC_SHARE: Final = 0.6
 """A disc below S1 of this share of the median lumbar disc volume is no rudiment (S1-S2 rudiments: 2-5 mm high); in
 lumbarisation all patients have a well-formed S1-S2 disc (Tokgoz et al. 2014)."""
@@ -54,6 +57,10 @@ class Named:
     ordinal: int
     level: str | None
     confidence: float
+
+    def called(self, kind: str) -> str:
+        """What flags call it: its name, or `kind` (body or disc) and its place."""
+        return self.level or f"{kind}-{self.ordinal}"
 
 
 @dataclass(frozen=True)
@@ -101,6 +108,19 @@ def name_levels(
     return Levels(
         tuple(named), tuple(named_discs), (*flags, *variant, *disc_flags), _evidence(sacrum, count, conflicts)
     )
+
+
+def disc_doubts(levels: Levels, disc_flags: Sequence[Flag]) -> dict[str, list[Flag]]:
+    """Name of a disc -> doubts about what is read there: about the name, and the plane of a disc that is refused."""
+    of_names = [flag for flag in levels.flags if flag.structure is None]
+    of_discs = [replace(flag, refused=False) for flag in disc_flags if flag.refused]
+    return {
+        (name := disc.called("disc")): [
+            *(of_names if disc.level else []),
+            *(flag for flag in of_discs if flag.structure == name),
+        ]
+        for disc in levels.discs
+    }
 
 
 def _lowest_kept(bodies: Sequence[Piece], sacrum: Sacrum) -> int:
@@ -167,7 +187,9 @@ def _name_discs(
             continue  # inside the sacrum
         ordinal = max(gap if has_s1 else 1, result[-1].ordinal + 1 if result else 1)
         largest = max((i for i, other in enumerate(gap_of) if other == gap), key=lambda i: discs[i].volume_cm3)
-        level, confidence = _disc_level(named, gap, count) if index == largest else (None, 0.0)
+        rivals = [discs[i].volume_cm3 for i, other in enumerate(gap_of) if other == gap and i != largest]
+        only = index == largest and max(rivals, default=0.0) < RIVAL_SHARE * discs[index].volume_cm3
+        level, confidence = _disc_level(named, gap, count) if only else (None, 0.0)
         result.append(Named(index, ordinal, level, confidence))
     return result, [*_disc_count_flags(named, gap_of), *_sacral_disc_flags(discs, gap_of, has_s1=has_s1)]
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
+from scipy import ndimage
 
 from cohort.anatomy.lean import LeanRule
 from cohort.anatomy.orientation import shown_box
@@ -38,14 +39,13 @@ def clean_muscles(labels: Labels, geometry: StackGeometry) -> Labels:
     cleaned = clean_labels(labels, tuple(MUSCLE_LABELS.values()), spacing_mm=geometry.spacing_mm)
     pixel_cm2 = _pixel_cm2(geometry)
     for plane in cleaned:
-        for value in np.flatnonzero(np.bincount(plane.ravel(), minlength=9)[1:]) + 1:
-            _drop_specks(plane, int(value), pixel_cm2)
+        for value, box in enumerate(ndimage.find_objects(plane), start=1):
+            if box is not None:
+                _drop_specks(plane[box], value, pixel_cm2)
     return cleaned
 
 
-def _drop_specks(plane: Labels, value: int, pixel_cm2: float) -> None:
-    left, top, width, height = cv2.boundingRect((plane == value).astype(np.uint8))
-    window = plane[top : top + height, left : left + width]
+def _drop_specks(window: Labels, value: int, pixel_cm2: float) -> None:
     n, pieces, stats, _ = cv2.connectedComponentsWithStats((window == value).astype(np.uint8))
     area = stats[1:, cv2.CC_STAT_AREA] * pixel_cm2
     gone = np.flatnonzero((area < MIN_PIECE_CM2) | (area < MIN_PIECE_SHARE * area.max())) + 1

@@ -64,6 +64,19 @@ LIMITS: Final[dict[str, Limit]] = {
         (-180.0, 180.0),
         "-24 to 37 degrees on exact masks of 666 segments of phantoms, fractures and slips among them; widened. Own.",
     ),
+    "lordosis_deg": Limit(
+        "implausible_angle",
+        (5.0, 100.0),
+        (-45.0, 140.0),
+        "L1-S1 supine 46, 20-81 degrees (n = 141, Hindawi 351769), T12-S1 37 +- 13 (n = 627); widened. A lordosis that "
+        "bends forward by more than the possible is a picture whose front is taken for its back.",
+    ),
+    "sacral_slope_deg": Limit(
+        "implausible_angle",
+        (8.0, 75.0),
+        (-30.0, 110.0),
+        "supine 44.5 +- 9.9, 18-71 degrees (n = 274); widened",
+    ),
     "lordosis_readings_deg": Limit(
         "lordosis_conflict",
         (-20.0, 25.0),

@@ -11,13 +11,13 @@ from cohort.anatomy.body_pieces import separate_bodies
 from cohort.anatomy.curvature import curvature_row
 from cohort.anatomy.disc_pieces import separate_discs
 from cohort.anatomy.discs import DiscShape, MotionSegment, disc_row, disc_shape, mid_plane_normal
-from cohort.anatomy.instances import Instances, spine_curve
-from cohort.anatomy.levels import Levels, Named, name_levels
+from cohort.anatomy.instances import Instances, Piece, spine_curve
+from cohort.anatomy.levels import Levels, Named, disc_doubts, name_levels
 from cohort.anatomy.muscle_levels import DiscPlane
 from cohort.anatomy.orientation import Orientation, crop_box, cropped, shown_box, standing_order
 from cohort.anatomy.outline import central_outlines
 from cohort.anatomy.postprocess import cleaned
-from cohort.anatomy.quality import VOLUME_ONLY, Flag, change_flags, check, uncertainty_flags
+from cohort.anatomy.quality import VOLUME_ONLY, Flag, change_flags, check, marked, uncertainty_flags
 from cohort.anatomy.sacrum import Sacrum, find_sacrum
 from cohort.anatomy.size_jumps import marked_discs, marked_vertebrae
 from cohort.anatomy.spine_curve import SpineCurve
@@ -96,6 +96,16 @@ class Column:
     sacrum: Sacrum
     normals: tuple[Floats, ...]
     """Of each disc: [3] normal of its mid-plane, LPS, cranial."""
+    curve: SpineCurve | None = None
+    """None where there are neither bodies nor discs."""
+
+    def slice_angle_deg(self, piece: Piece) -> float | None:
+        """Angle between the spine at a piece and the plane of the slices: they pass through it obliquely by that much,
+        and heights are too large by its cosine."""
+        if self.curve is None:
+            return None
+        along = self.curve.tangent(np.asarray(self.curve.foot_z_mm(np.array(piece.centroid_mm))))
+        return float(np.degrees(np.arcsin(min(abs(float(along @ self.cut.geometry.normal)), 1.0))))
 
     def centroids_mm(self) -> Floats:
         """[n, 3] LPS of the bodies from the probable S1 upward, from caudal to cranial."""
@@ -138,6 +148,7 @@ def find_column(sagittal: LabelledStack) -> Column:
         sides=_without_short_endplate(sides, sacrum.s1),
         sacrum=sacrum,
         normals=tuple(_normal(discs, label, cut.geometry) for label in range(1, len(discs.pieces) + 1)),
+        curve=curve,
     )
 
 
@@ -169,7 +180,7 @@ def measure_spine(
     doubts += _found_flags(cut, bodies, discs, levels)
     vertebrae, used, body_flags = _vertebra_rows(exam_id, column, levels)
     segments = _segments(bodies, discs, {levels.bodies[i].index: used[i] for i in used})
-    disc_rows, disc_shapes, disc_flags = _disc_rows(exam_id, cut, discs, levels.discs, segments)
+    disc_rows, disc_shapes, disc_flags = _disc_rows(exam_id, column, levels.discs, segments)
     vertebrae, body_jumps = marked_vertebrae(vertebrae)
     disc_rows, disc_jumps = marked_discs(disc_rows)
     body_flags, disc_flags = [*body_flags, *body_jumps], [*disc_flags, *disc_jumps]
@@ -191,13 +202,13 @@ def measure_spine(
         flags=(*doubts, *body_flags, *disc_flags, *curvature_flags),
         planes=tuple(
             DiscPlane(
-                one.level or f"disc-{one.ordinal}",
+                one.called("disc"),
                 np.array(discs.pieces[one.index].centroid_mm),
                 column.normals[one.index],
             )
             for one in levels.discs
         ),
-        disc_doubts=_disc_doubts(levels, disc_flags),
+        disc_doubts=disc_doubts(levels, disc_flags),
         endplates={i: endplate for i, (_, endplate) in used.items()},
         disc_shapes=disc_shapes,
         cleaned=_cleaned(
@@ -209,17 +220,6 @@ def measure_spine(
 def _whole(row: VertebraRow) -> bool:
     """Its centroid is that of the body, not of the part in view or of something else."""
     return row.status != "refused" and not row.touches_border
-
-
-def _disc_doubts(levels: Levels, disc_flags: Sequence[Flag]) -> dict[str, list[Flag]]:
-    """Doubts about the names, for named discs, and about discs that were refused: their planes may be as wrong."""
-    of_names = [flag for flag in levels.flags if flag.structure is None]
-    of_discs = [replace(flag, refused=False) for flag in disc_flags if flag.refused]
-    return {
-        plane: [*(of_names if disc.level else []), *(flag for flag in of_discs if flag.structure == plane)]
-        for disc in levels.discs
-        for plane in [disc.level or f"disc-{disc.ordinal}"]
-    }
 
 
 def _cut(sagittal: LabelledStack) -> _Cut:
@@ -346,8 +346,10 @@ def _vertebra_rows(
             outermost_slice=outermost,
             evidence=levels.evidence,
         )
+        oblique = check("slice_angle_deg", column.slice_angle_deg(bodies.pieces[one.index]), one.called("body"))
+        row = marked(row, oblique)
         rows.append(row)
-        flags += own
+        flags += [*own, *oblique]
         if endplate is not None and not border and row.status != "refused":
             used[i] = (shape, endplate)
     return rows, used, flags
@@ -358,8 +360,9 @@ def _mobile_shape(column: Column, index: int) -> BodyShape | None:
 
 
 def _disc_rows(
-    exam_id: str, cut: _Cut, discs: Instances, named: Sequence[Named], segments: Sequence[MotionSegment]
+    exam_id: str, column: Column, named: Sequence[Named], segments: Sequence[MotionSegment]
 ) -> tuple[list[DiscRow], dict[int, DiscShape], list[Flag]]:
+    cut, discs = column.cut, column.discs
     rows: list[DiscRow] = []
     shapes: dict[int, DiscShape] = {}
     flags: list[Flag] = []
@@ -380,8 +383,9 @@ def _disc_rows(
             touches_border=border,
             outermost_slice=outermost,
         )
-        rows.append(row)
-        flags += own
+        oblique = check("slice_angle_deg", column.slice_angle_deg(piece), one.called("disc"))
+        rows.append(marked(row, oblique))
+        flags += [*own, *oblique]
         if shape is not None and not border:
             shapes[i] = shape
     return rows, shapes, flags

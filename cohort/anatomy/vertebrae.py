@@ -23,9 +23,10 @@ FACING_DEG = 35.0
 """Half of the right angle between endplate and wall, less the waviness of an outline."""
 MIN_ENDPLATE_MM = 12.0
 """Superior endplate of S1: 32 +- 3 mm; less than a third of it carries no direction."""
-ROUNDS = 6
-"""The frame turns with the endplates until it stands still: six rounds are enough from 45 degrees off, three left 5
-degrees at 30."""
+ROUNDS = 12
+"""The frame turns with the endplates until it stands still; three rounds left 5 degrees of 30."""
+STILL = 1e-4
+"""Sine of a turn that is none."""
 HEIGHT_SLICES = 3
 """The central slice and its neighbours: endplates are hollow, so that a body is higher to the sides."""
 
@@ -142,6 +143,8 @@ def facing_endplate(
         reach = np.quantile(along[near], [0.01, 0.99])
         ends = reach[:, None] * back + (slope * reach + level)[:, None] * up
         up = (up - slope * back) / np.hypot(1, slope)
+        if abs(slope) < STILL:
+            break
     in_plane = np.stack([geometry.col_dir, geometry.row_dir])
     return Endplate(geometry.position_mm[index] + ends @ in_plane, sagittal_tilt_deg((ends[1] - ends[0]) @ in_plane))
 
@@ -186,7 +189,9 @@ def _corners(points: Floats, up: Floats) -> Floats | None:
         corners = centre + found @ np.stack([back, up])
         line = (corners[1] - corners[0]) / np.linalg.norm(corners[1] - corners[0])
         line = line + (corners[2] - corners[3]) / np.linalg.norm(corners[2] - corners[3])
-        up = np.array([-line[1], line[0]]) / np.linalg.norm(line)
+        before, up = up, np.array([-line[1], line[0]]) / np.linalg.norm(line)
+        if abs(before[0] * up[1] - before[1] * up[0]) < STILL:
+            break
         centre = corners.mean(axis=0)
         half = np.array(
             [
@@ -262,7 +267,7 @@ def vertebra_row(
     evidence: str,
 ) -> tuple[VertebraRow, list[Flag]]:
     """Row of one vertebral body and its flags; a body cut by the image border keeps only centroid and volume."""
-    structure = named.level or f"body-{named.ordinal}"
+    structure = named.called("body")
     flags: list[Flag] = []
     if touches_border:
         flags.append(Flag("touches_border", structure))
