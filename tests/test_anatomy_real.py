@@ -140,7 +140,7 @@ def test_bodies_too_tall_by_a_wrong_pixel_size_are_not_halved(sagittal: Labelled
     rows = np.flatnonzero(bodies.any(axis=(0, 2)))
     bodies[:, : rows[0] + 14] = 0  # the upper half of the highest body: what is left has the height of a whole one
     rows_mm, columns_mm = geometry.spacing_mm
-    stretched = replace(sagittal.stack, geometry=replace(geometry, spacing_mm=(2.2 * rows_mm, 1.3 * columns_mm)))
+    stretched = replace(sagittal.stack, geometry=replace(geometry, spacing_mm=(2.2 * rows_mm, 1.6 * columns_mm)))
     result = measure_exam("exam", LabelledStack(stretched, {**sagittal.labels, "vertebral_body": bodies}, {}), [])
     assert len(result.vertebrae) == 9
     assert sum(row.reason == "implausible_spacing" for row in result.quality) == 8

@@ -42,7 +42,8 @@ BODY_HEIGHT_MM = (18.0, 42.0)
 DEFAULT_BODY_HEIGHT_MM = 27.0
 TWO_BODIES = 1.35
 """Height over depth of the lowest two bodies joined without a disc that shows: 2 x 23 mm and a disc over 34 mm (Chu et
-al. 2015) are 1.5, one body 0.8. Unlike heights it stands a wrong size of the pixels."""
+al. 2015) are 1.5, one body 0.8. Asked only where most pieces have no height of a body: the size of the pixels may be
+wrong."""
 DISC_ROOM_MM = 7.0
 """Between two bodies (6-10 mm, Chu et al. 2015), some of which a bridge fills."""
 JOINED_HEIGHT_MM = 36.0
@@ -285,17 +286,21 @@ def _disc_between_cm2(a: Piece, b: Piece, discs: Voxels) -> float:
 
 
 def _usual_height_mm(bodies: Sequence[Piece]) -> float:
-    whole = [piece.extent_mm for piece in bodies if BODY_HEIGHT_MM[0] <= piece.extent_mm <= BODY_HEIGHT_MM[1]]
-    return float(np.median(whole)) if whole else DEFAULT_BODY_HEIGHT_MM
+    whole = _whole(bodies)
+    return float(np.median([piece.extent_mm for piece in whole])) if whole else DEFAULT_BODY_HEIGHT_MM
+
+
+def _whole(bodies: Sequence[Piece]) -> list[Piece]:
+    return [piece for piece in bodies if BODY_HEIGHT_MM[0] <= piece.extent_mm <= BODY_HEIGHT_MM[1]]
 
 
 def _cut_tall(ids: Ids, listed: Voxels) -> Ids:
     """Cut pieces of several bodies at the waists of their section along the spine, from the top down."""
     parts = table(ids, listed)
-    height = _usual_height_mm(parts)
+    height, odd_scale = _usual_height_mm(parts), 2 * len(_whole(parts)) < len(parts)
     ids = ids.copy()
     for part in parts:
-        if _bodies_in(part.extent_mm, height) < 2 or part.extent_mm < TWO_BODIES * part.depth_mm:
+        if _bodies_in(part.extent_mm, height) < 2 or (odd_scale and part.extent_mm < TWO_BODIES * part.depth_mm):
             continue
         members = np.flatnonzero(ids == part.label)
         while (n := _bodies_in(_extent_mm(listed.arc_mm[members]), height)) > 1:
