@@ -39,7 +39,7 @@ from cohort.stacks import LabelledStack, Labels
 from cohort.terms import MUSCLE_LABELS
 from models.phantom.study import Acquisition, StudyExam, study_plan
 from models.phantom.study_masks import DrawnExam, StudyMasks, draw_exam
-from pipelines.anatomy_score import WHOLE_IN_VIEW, study_stacks
+from pipelines.validation.anatomy_score import WHOLE_IN_VIEW, study_stacks
 
 REPETITIONS: Final = 3
 MATRIX: Final = 512

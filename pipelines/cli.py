@@ -263,8 +263,8 @@ def weights(
         > docs/validation/segmentation-table.md
       cohort validate weights --json
     """
-    from pipelines.real_scans import Networks
-    from pipelines.validate import as_table, measured_weights, slices_table
+    from pipelines.validation.real_scans import Networks
+    from pipelines.validation.weights import as_table, measured_weights, slices_table
 
     networks = Networks(vertebral_body, disc, muscle)
     measured = measured_weights(
@@ -295,10 +295,10 @@ def anatomy(exams: int, data: Path | None, pictures: Path | None, as_json: bool)
       cohort validate anatomy --data scans --pictures docs > docs/validation/anatomy-table.md
       cohort validate anatomy --exams 40 --json
     """
-    from pipelines.anatomy_pages import write_pictures
-    from pipelines.human_masks import human_results
-    from pipelines.t1_names import t1_results
-    from pipelines.validate_anatomy import anatomy_results, anatomy_tables, score_study
+    from pipelines.validation.anatomy import anatomy_results, anatomy_tables, score_study
+    from pipelines.validation.anatomy_pages import write_pictures
+    from pipelines.validation.human_masks import human_results
+    from pipelines.validation.t1_names import t1_results
 
     def report(line: str) -> None:
         click.echo(line, err=True)

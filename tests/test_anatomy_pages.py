@@ -21,11 +21,11 @@ from cohort.terms import SACRAL_BODY
 from models.phantom.exam import plan_anatomy
 from models.phantom.study import sagittal_grid, study_plan
 from models.phantom.truth import column_stack, column_truth
-from pipelines.anatomy_pages import human_card, page, study_card
-from pipelines.anatomy_panels import Sheet, draw_spine, spine_sheet
-from pipelines.flag_exam import Spoilt, sound_exam
-from pipelines.flag_gallery import CASES, draw_case, spoilt
-from pipelines.overlay_pages import jpeg
+from pipelines.validation.anatomy_pages import human_card, page, study_card
+from pipelines.validation.anatomy_panels import Sheet, draw_spine, spine_sheet
+from pipelines.validation.flag_exam import Spoilt, sound_exam
+from pipelines.validation.flag_gallery import CASES, draw_case, spoilt
+from pipelines.validation.overlay_pages import jpeg
 
 PAGE = Path(__file__).parent.parent / "docs" / "quality.md"
 SCOLIOSIS = 3

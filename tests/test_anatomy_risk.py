@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.phantom.study import COUNT_KNOWN
-from pipelines.anatomy_risk import calibration_table, decidable, group_of, risk_table, upper_bound
-from pipelines.anatomy_score import ScoredExam, ScoredStructure
+from pipelines.validation.anatomy_risk import calibration_table, decidable, group_of, risk_table, upper_bound
+from pipelines.validation.anatomy_score import ScoredExam, ScoredStructure
 
 
 def structure(answer: str | None, confidence: float, *, found: bool = True) -> ScoredStructure:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cohort.anatomy.measure import Measurements, measure_exam
-from pipelines.human_masks import (
+from pipelines.validation.human_masks import (
     Spider,
     bodies_found,
     flagged_rows,

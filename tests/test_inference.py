@@ -26,7 +26,7 @@ from models.phantom.sampling import cut
 from models.registry import NetworkContract, load_network, read_contract
 from models.training.annotated import DISC, bodies_in_front_of_canal, read_png, read_spacings
 from models.vnet import VNet, VNetConfig
-from pipelines.real_scans import MUSCLE_IDS
+from pipelines.validation.real_scans import MUSCLE_IDS
 
 FASTER = [one for one in usable_arithmetic("cpu") if one != "fp32"]
 """What this machine can use besides single precision; on one without bfloat16 and OpenVINO there is nothing to

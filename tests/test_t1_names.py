@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from pipelines.t1_names import FOLDER, T1Picture, t1_figures, t1_results
+from pipelines.validation.t1_names import FOLDER, T1Picture, t1_figures, t1_results
 
 NAMES = ("107_t1", "117_t1")
 

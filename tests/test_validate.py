@@ -26,8 +26,8 @@ from models.inference import segment_stack
 from models.phantom.exam import ExamPlan, make_exam, stack_image, t1_contrast
 from models.registry import WEIGHTS, load_network, read_contract, shipped_networks
 from pipelines.cli import main
-from pipelines.overlay_pages import MAX_BYTES
-from pipelines.real_scans import (
+from pipelines.validation.overlay_pages import MAX_BYTES
+from pipelines.validation.real_scans import (
     Compared,
     Count,
     Networks,
@@ -37,7 +37,7 @@ from pipelines.real_scans import (
     pieces,
     t1_pictures,
 )
-from pipelines.validate import as_table, measure, slices_table
+from pipelines.validation.weights import as_table, measure, slices_table
 
 ROOT = Path(__file__).parents[1]
 MASKS = arrays(bool, (6, 7))

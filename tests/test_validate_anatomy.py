@@ -12,9 +12,9 @@ import pytest
 
 from models.phantom.study import study_plan
 from models.phantom.study_masks import DrawnExam, draw_exam
-from pipelines.anatomy_risk import risk_coverage_figure
-from pipelines.anatomy_score import CONFIDENT, ScoredExam, ScoredStructure, _owners, score_drawn
-from pipelines.validate_anatomy import anatomy_results, anatomy_tables
+from pipelines.validation.anatomy import anatomy_results, anatomy_tables
+from pipelines.validation.anatomy_risk import risk_coverage_figure
+from pipelines.validation.anatomy_score import CONFIDENT, ScoredExam, ScoredStructure, _owners, score_drawn
 
 KEYS = (
     "disc_height_mae_mm",

@@ -280,8 +280,9 @@ def vertebra_row(
     if shape is not None:
         for height in (shape.anterior_height_mm, shape.middle_height_mm, shape.posterior_height_mm):
             flags += check("body_height_mm", height, structure)
-        flags += check("body_depth_mm", shape.depth_mm, structure)
-        flags += check("body_wedge_deg", shape.wedge_deg, structure) if named.level != "S1" else []
+        if named.level != "S1":  # it tapers, and has no inferior endplate
+            flags += check("body_depth_mm", shape.depth_mm, structure)
+            flags += check("body_wedge_deg", shape.wedge_deg, structure)
         flags += check("compression_ratio", compression, structure)
     status, reasons = row_status(flags)
     x, y, z = piece.centroid_mm

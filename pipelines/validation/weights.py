@@ -15,8 +15,8 @@ from cohort.agreement.surface import SurfaceDistance, surface_distance
 from cohort.errors import ConfigurationError
 from models.card import Measured, read_measured, write_card, write_measured
 from models.registry import find_contract
-from pipelines.overlay_pages import write_pages
-from pipelines.real_scans import Compared, Networks, RealScans, Report, SegmentedSlice, segment_real_scans
+from pipelines.validation.overlay_pages import write_pages
+from pipelines.validation.real_scans import Compared, Networks, RealScans, Report, SegmentedSlice, segment_real_scans
 
 Results = dict[str, Any]
 VOLUME: Final = "volume"
@@ -31,7 +31,7 @@ def measured_weights(
 
     Parameters
     ----------
-    pictures : folder for pages of overlays (`pipelines.overlay_pages`); None draws none
+    pictures : folder for pages of overlays (`pipelines.validation.overlay_pages`); None draws none
     cards : store the results, and write the model cards, beside the weights
     report : takes lines of progress
 

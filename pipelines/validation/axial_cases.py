@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from cohort.terms import MUSCLE_LABELS, SIDES
-from pipelines.flag_exam import LEVELS, Case, Exam, Mask, axial_stack, disk
+from pipelines.validation.flag_exam import LEVELS, Case, Exam, Mask, axial_stack, disk
 
 
 def _changed_muscle(exam: Exam, level: str, muscle: str, side: str, change: Callable[[Mask], Mask]) -> Exam:

@@ -29,7 +29,7 @@ from models.phantom.sampling import cut, draw_subject
 from models.phantom.study import StudyExam, study_plan
 from models.phantom.study_masks import draw_exam
 from models.phantom.truth import TrueStructure, Truth
-from pipelines.anatomy_panels import (
+from pipelines.validation.anatomy_panels import (
     MUSCLE_STYLES,
     Picture,
     Sheet,
@@ -39,12 +39,12 @@ from pipelines.anatomy_panels import (
     spine_sheet,
     t1_pictures,
 )
-from pipelines.anatomy_risk import risk_coverage_figure
-from pipelines.anatomy_score import ScoredExam, measure_study_exam, score_drawn, study_stacks
-from pipelines.flag_gallery import write_gallery
-from pipelines.human_masks import real_exam_bodies, real_exam_muscles
-from pipelines.overlay_pages import BURIAN, DPI, ZUKIC, jpeg
-from pipelines.real_scans import Networks, Report, read_headers, stack_of
+from pipelines.validation.anatomy_risk import risk_coverage_figure
+from pipelines.validation.anatomy_score import ScoredExam, measure_study_exam, score_drawn, study_stacks
+from pipelines.validation.flag_gallery import write_gallery
+from pipelines.validation.human_masks import real_exam_bodies, real_exam_muscles
+from pipelines.validation.overlay_pages import BURIAN, DPI, ZUKIC, jpeg
+from pipelines.validation.real_scans import Networks, Report, read_headers, stack_of
 
 SEED: Final = 1
 """Of the study that the cases are taken from: not the one whose figures are reported."""

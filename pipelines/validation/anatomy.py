@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from models.phantom.study import study_plan
-from pipelines.anatomy_errors import (
+from pipelines.validation.anatomy_errors import (
     condition_table,
     dice_table,
     failures,
@@ -20,9 +20,9 @@ from pipelines.anatomy_errors import (
     seconds_table,
     structure_table,
 )
-from pipelines.anatomy_risk import TABLE_THRESHOLDS, calibration_table, risk_table
-from pipelines.anatomy_score import CONFIDENT, ScoredExam, score_exam
-from pipelines.real_scans import Report
+from pipelines.validation.anatomy_risk import TABLE_THRESHOLDS, calibration_table, risk_table
+from pipelines.validation.anatomy_score import CONFIDENT, ScoredExam, score_exam
+from pipelines.validation.real_scans import Report
 
 Results = dict[str, Any]
 Scores = Sequence[tuple[ScoredExam, ScoredExam]]

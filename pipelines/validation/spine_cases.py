@@ -14,8 +14,8 @@ from cohort.errors import RefusedError
 from cohort.rows import QualityRow
 from cohort.stacks import LabelledStack
 from cohort.terms import DISC, VERTEBRAL_BODY
-from pipelines.flag_exam import SUBJECT, Case, Exam, Spoilt, disk, exam_of
-from pipelines.real_scans import Networks
+from pipelines.validation.flag_exam import SUBJECT, Case, Exam, Spoilt, disk, exam_of
+from pipelines.validation.real_scans import Networks
 
 
 def _no_bodies(exam: Exam) -> Exam:

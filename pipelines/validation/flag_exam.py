@@ -25,7 +25,7 @@ from models.phantom.exam import ExamPlan, disc_stack, plan_anatomy
 from models.phantom.sampling import Subject, cut, draw_subject
 from models.phantom.study import MUSCLE_BOX, Acquisition, sagittal_grid
 from models.phantom.truth import column_stack, muscle_stack
-from pipelines.anatomy_panels import t1_pictures
+from pipelines.validation.anatomy_panels import t1_pictures
 
 Mask = npt.NDArray[np.bool_]
 FRAME: Final = "phantom"

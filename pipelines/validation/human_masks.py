@@ -17,8 +17,16 @@ from cohort.rows import DiscRow, MuscleRow, VertebraRow
 from cohort.stacks import LabelledStack, Labels
 from cohort.terms import MUSCLES, SACRAL_BODY
 from models.training.annotated import BODY, CANAL, DISC, UNSURE, divide_vertebrae, read_png, read_spacings
-from pipelines.anatomy_errors import rounded, share
-from pipelines.real_scans import MUSCLE_IDS, SMALLEST_MM2, listed_counts, pieces, read_headers, single_picture, stack_of
+from pipelines.validation.anatomy_errors import rounded, share
+from pipelines.validation.real_scans import (
+    MUSCLE_IDS,
+    SMALLEST_MM2,
+    listed_counts,
+    pieces,
+    read_headers,
+    single_picture,
+    stack_of,
+)
 
 Row = VertebraRow | DiscRow | MuscleRow
 
@@ -216,7 +224,7 @@ def _limits(row: Row) -> Iterator[tuple[str, Limit]]:
         yield "csa_cm2", replace(limit, expected=(0.0, limit.expected[1]))  # small where it begins or ends
         return
     for column, name in RANGES["vertebrae" if isinstance(row, VertebraRow) else "discs"].items():
-        if not (column == "wedge_deg" and row.level == "S1"):  # the sacrum has no inferior endplate
+        if not (column in ("wedge_deg", "depth_mm") and row.level == "S1"):  # it tapers, and has no inferior endplate
             yield column, LIMITS[name]
 
 

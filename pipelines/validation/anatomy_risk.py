@@ -12,7 +12,7 @@ import numpy as np
 from scipy.stats import binomtest
 
 from models.phantom.study import COUNT_KNOWN
-from pipelines.anatomy_score import CONFIDENT, ScoredExam, ScoredStructure
+from pipelines.validation.anatomy_score import CONFIDENT, ScoredExam, ScoredStructure
 
 VARIANTS: Final = ("4 lumbar", "6 lumbar")
 """Strata whose names a count from the sacrum cannot give, unless the number is known."""

@@ -8,8 +8,8 @@ from typing import Any, Final
 import numpy as np
 
 from models.phantom.study import STRATA
-from pipelines.anatomy_risk import decidable
-from pipelines.anatomy_score import Kind, Outcome, ScoredExam, ScoredStructure
+from pipelines.validation.anatomy_risk import decidable
+from pipelines.validation.anatomy_score import Kind, Outcome, ScoredExam, ScoredStructure
 
 SWAPS: Final = ("sacrum called body", "body called sacrum")
 """Faults that change what a voxel is called, not where the structures end."""

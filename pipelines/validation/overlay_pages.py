@@ -20,7 +20,7 @@ from matplotlib.lines import Line2D
 
 from cohort.agreement.overlap import dice
 from cohort.review.overlay import BODY_COLOURS, DISC_COLOUR, MARGIN_MM, MUSCLE_COLOURS
-from pipelines.real_scans import SMALLEST_MM2, RealScans, SegmentedSlice, pieces
+from pipelines.validation.real_scans import SMALLEST_MM2, RealScans, SegmentedSlice, pieces
 
 MAX_BYTES: Final = 300_000
 DPI: Final = 100

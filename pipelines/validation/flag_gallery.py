@@ -23,11 +23,11 @@ from cohort.review.overlay import BODY_COLOURS, DISC_COLOUR, FLAGGED_COLOUR, MUS
 from cohort.rows import QualityRow
 from cohort.stacks import LabelledStack
 from cohort.terms import MUSCLE_LABELS
-from pipelines.anatomy_panels import Sheet, draw_muscles, draw_spine, spine_sheet
-from pipelines.axial_cases import AXIAL_CASES
-from pipelines.flag_exam import FRAME, LEVELS, Case, Exam, Spoilt, sound_exam
-from pipelines.real_scans import Report
-from pipelines.spine_cases import SPINE_CASES
+from pipelines.validation.anatomy_panels import Sheet, draw_muscles, draw_spine, spine_sheet
+from pipelines.validation.axial_cases import AXIAL_CASES
+from pipelines.validation.flag_exam import FRAME, LEVELS, Case, Exam, Spoilt, sound_exam
+from pipelines.validation.real_scans import Report
+from pipelines.validation.spine_cases import SPINE_CASES
 
 INCHES: Final = {"sagittal": (3.3, 5.2), "planes": (3.3, 5.2), "axial": (4.2, 3.9)}
 CAPTION_INCHES: Final = 0.95

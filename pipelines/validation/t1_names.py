@@ -16,9 +16,9 @@ from cohort.anatomy.measure import Measurements
 from cohort.stacks import Labels
 from cohort.terms import SACRAL_BODY, VERTEBRAL_BODY
 from models.training.annotated import read_spacings
-from pipelines.anatomy_errors import share
-from pipelines.human_masks import measured_picture
-from pipelines.real_scans import Networks, Report, SegmentedSlice, listed_counts, t1_pictures
+from pipelines.validation.anatomy_errors import share
+from pipelines.validation.human_masks import measured_picture
+from pipelines.validation.real_scans import Networks, Report, SegmentedSlice, listed_counts, t1_pictures
 
 SHIPPED = Networks("vertebral_body", "disc", "muscle")
 FOLDER = "spider_t1_midsagittal"
