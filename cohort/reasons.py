@@ -79,7 +79,7 @@ ANATOMY_REASONS: Final[dict[str, str]] = {
     "implausible_angle": "Angle between vertebrae, or of the sacrum, outside the anatomical range.",
     "compression_suspected": "A body is lower than its own posterior wall or its neighbours; review, not a diagnosis.",
     "lordosis_conflict": "Lordosis from endplates and lordosis from centroids differ more than anatomy allows.",
-    "slices_missing": "Slices are missing within the structure; its volume is too small.",
+    "slices_missing": "Slices are missing within the structure; its volume bridges the gap.",
     "implausible_csa": "Muscle cross-sectional area outside the anatomical range.",
     "size_jump": "A structure is larger or smaller than its neighbours by more than anatomy allows.",
     "side_asymmetry": "Left and right area of a muscle differ more than anatomy allows.",

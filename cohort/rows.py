@@ -146,7 +146,7 @@ class VertebraRow:
     compression_ratio: float | None = optional(
         "height left: least of anterior/posterior, middle/mean of both, and mean height/neighbours' (Genant 1993)"
     )
-    volume_cm3: float = column("voxel volume within the slices seen")
+    volume_cm3: float = column("volume: each section times half the way to the next ones, across missing slices too")
     slices_seen: int = column("sagittal slices with this body")
     slices_expected: int = column("slices from the first to the last of them, missing ones included")
     touches_border: bool = column("cut by the image border")
@@ -190,7 +190,7 @@ class DiscRow:
     y_mm: float = column("centroid, LPS y (posterior)")
     z_mm: float = column("centroid, LPS z (cranial)")
     central_slice: int = column("index of the sagittal slice nearest the centroid")
-    volume_cm3: float = column("voxel volume within the slices seen")
+    volume_cm3: float = column("volume: each section times half the way to the next ones, across missing slices too")
     slices_seen: int = column("sagittal slices with this disc")
     slices_expected: int = column("slices from the first to the last of them, missing ones included")
     touches_border: bool = column("cut by the image border")

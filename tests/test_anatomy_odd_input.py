@@ -62,6 +62,16 @@ def test_padding_of_zeros_is_the_border_of_the_picture(
     )
 
 
+def test_masks_beyond_the_padding_are_kept_and_cut_by_the_border(
+    sagittal: LabelledStack, blocks: dict[str, shapes.Block]
+) -> None:
+    row = round(float(GEOMETRY.to_index(blocks["L3"].centre_mm)[1]))
+    image = shown(sagittal, slice(row, 384)).stack
+    found = measure_exam("exam", LabelledStack(image, sagittal.labels, {}), [])
+    assert [one.level for one in found.vertebrae] == ["S1", "L5", "L4", "L3", "L2", "L1", "T12", "T11"]
+    assert [one.level for one in found.vertebrae if one.touches_border] == ["T11"]
+
+
 @pytest.mark.parametrize("kept", [("L4",), ("L3", "L3-L4", "L4"), ("S1",), ("S1", "L5-S1", "L5")])
 def test_one_or_two_bodies_have_no_names(blocks: dict[str, shapes.Block], kept: tuple[str, ...]) -> None:
     found = measure_exam("exam", shapes.sagittal_stack({name: blocks[name] for name in kept}, GEOMETRY), [])

@@ -94,11 +94,13 @@ def _widened(found: npt.NDArray[np.intp], bound: slice, margin: int) -> slice:
     return slice(max(first - margin, bound.start), min(last + 1 + margin, bound.stop))
 
 
-def shown_box(image: npt.NDArray[Any]) -> tuple[slice, slice]:
-    """Rows and columns of [slice, row, column] that are not zero throughout the stack: scanners pad rectangular fields
-    of view. The whole of a picture without any signal."""
+def shown_box(image: npt.NDArray[Any], mask: npt.NDArray[np.bool_] | None = None) -> tuple[slice, slice]:
+    """Rows and columns of [slice, row, column] that are not zero throughout the stack, or hold a voxel of `mask`:
+    scanners pad rectangular fields of view. The whole of a picture without any signal."""
     shown = image.max(axis=0) > 0
-    return crop_box(shown[None] if shown.any() else np.ones_like(shown)[None], margin=0)
+    if not shown.any():
+        return slice(0, shown.shape[0]), slice(0, shown.shape[1])
+    return crop_box((shown if mask is None else shown | mask.any(axis=0))[None], margin=0)
 
 
 def cropped(geometry: StackGeometry, box: tuple[slice, slice]) -> StackGeometry:

@@ -227,8 +227,9 @@ def _cut(sagittal: LabelledStack) -> _Cut:
     order = standing_order(native, "sagittal")
     bodies, discs = (order.apply(sagittal.labels[name]) for name in ("vertebral_body", "disc"))
     full = order.geometry(native)
-    picture = shown_box(order.apply(sagittal.stack.image))
-    box = crop_box((bodies | discs) > 0, margin=CROP_MARGIN_PX, within=picture)
+    mask = (bodies | discs) > 0
+    picture = shown_box(order.apply(sagittal.stack.image), mask)
+    box = crop_box(mask, margin=CROP_MARGIN_PX, within=picture)
     bodies, discs = (np.ascontiguousarray(labels[:, box[0], box[1]]) for labels in (bodies, discs))
     geometry = cropped(full, box)
     bodies, body_holes = cleaned(bodies, (VERTEBRAL_BODY, SACRAL_BODY), spacing_mm=geometry.spacing_mm)

@@ -147,7 +147,7 @@ def _mid_sagittal(folder: Path, series: str) -> Path | None:
 
 def measured_picture(bodies: Labels, discs: Labels, spacing_mm: tuple[float, float]) -> Measurements:
     """Measure label arrays [row, column] of one mid-sagittal picture, head up and anterior to the left."""
-    picture = single_picture(bodies, spacing_mm)
+    picture = single_picture(np.zeros_like(bodies), spacing_mm)  # no pixels, or the mask would say where it ends
     picture = replace(picture, geometry=replace(picture.geometry, thickness_mm=PICTURE_WIDTH_MM))
     return measure_exam("study", LabelledStack(picture, {"vertebral_body": bodies[None], "disc": discs[None]}, {}), [])
 
