@@ -92,7 +92,7 @@ def test_a_clean_mask_is_not_changed(sagittal: LabelledStack) -> None:
         assert set(vars(found.changes).values()) == {0}
     assert len(bodies.pieces) == 9
     assert bodies.pieces[0].sacral_share == bodies.pieces[1].sacral_share == 1
-    assert len(discs.pieces) == 8
+    assert len(discs.pieces) == 7
 
 
 # -- distances between slices ------------------------------------------------------------------------------------------
@@ -228,7 +228,7 @@ def test_sacral_bodies_that_touch_are_two(sagittal: LabelledStack, blocks: dict[
     bodies, _ = separated(edited(sagittal, **labels))
     assert len(bodies.pieces) == 9
     for piece, name in zip(bodies.pieces[:2], ("S2", "S1"), strict=True):
-        assert np.linalg.norm(np.array(piece.centroid_mm) - blocks[name].centre_mm) < 3
+        assert np.linalg.norm(np.array(piece.centroid_mm) - blocks[name].centroid_mm) < 4  # the bridge goes to both
 
 
 @pytest.mark.parametrize(("name", "wrong", "place"), [("S1", 1, 1), ("L5", 2, 0)])
@@ -245,7 +245,7 @@ def test_a_bone_of_two_classes_is_one_piece(
     mixed = [piece for piece in bodies.pieces if 0 < piece.sacral_share < 1]
     assert len(mixed) == 1
     assert mixed[0].sacral_share == pytest.approx(10 / 27 if wrong == 2 else 17 / 27, abs=0.1)
-    assert np.linalg.norm(np.array(mixed[0].centroid_mm) - block.centre_mm) < 0.6
+    assert np.linalg.norm(np.array(mixed[0].centroid_mm) - block.centroid_mm) < 0.6
     assert bodies.pieces.index(mixed[0]) == (1 if name == "S1" else 2)
 
 
