@@ -79,7 +79,7 @@ def disc_names(measured: Measurements) -> list[str | None]:
 
 def worst_centroid_mm(measured: Measurements, blocks: dict[str, shapes.Block], *levels: str) -> float:
     return max(
-        float(np.linalg.norm(np.array([row.x_mm, row.y_mm, row.z_mm]) - blocks[str(row.level)].centroid_mm))
+        float(np.linalg.norm(np.array([row.x_mm, row.y_mm, row.z_mm]) - blocks[str(row.level)].centre_mm))
         for row in (*measured.vertebrae, *measured.discs)
         if not levels or row.level in levels
     )
@@ -223,12 +223,12 @@ def test_a_block_vertebra_is_divided_where_two_bodies_meet(blocks: dict[str, sha
 
 def test_sacral_bodies_that_touch_are_two(sagittal: LabelledStack, blocks: dict[str, shapes.Block]) -> None:
     upper, lower = blocks["S1"], blocks["S2"]
-    bridge = shapes.Block("bridge", (upper.centre_mm + lower.centre_mm) / 2, 49.0, 16.0, 14.0, 30.0)
+    bridge = shapes.Block("bridge", (upper.centre_mm + lower.centre_mm) / 2, 49.0, 16.0, 26.0, 30.0)
     labels = {**drawn(sagittal, "vertebral_body", bridge, 2).labels, "disc": np.zeros_like(sagittal.labels["disc"])}
     bodies, _ = separated(edited(sagittal, **labels))
     assert len(bodies.pieces) == 9
     for piece, name in zip(bodies.pieces[:2], ("S2", "S1"), strict=True):
-        assert np.linalg.norm(np.array(piece.centroid_mm) - blocks[name].centroid_mm) < 3
+        assert np.linalg.norm(np.array(piece.centroid_mm) - blocks[name].centroid_mm) < 4  # the bridge goes to both
 
 
 @pytest.mark.parametrize(("name", "wrong", "place"), [("S1", 1, 1), ("L5", 2, 0)])

@@ -23,8 +23,9 @@ FACING_DEG = 35.0
 """Half of the right angle between endplate and wall, less the waviness of an outline."""
 MIN_ENDPLATE_MM = 12.0
 """Superior endplate of S1: 32 +- 3 mm; less than a third of it carries no direction."""
-ROUNDS = 12
-"""The frame turns with the endplates until it stands still; three rounds left 5 degrees of 30."""
+ROUNDS = 6
+"""The frame turns with the endplates until it stands still, at most so often: enough from 35 degrees off, three rounds
+left 5 degrees of 30. With twice as many it wanders on wavy masks."""
 STILL = 1e-4
 """Sine of a turn that is none."""
 HEIGHT_SLICES = 3
