@@ -33,6 +33,9 @@ over five lumbar levels turns by 10, the thoracolumbar spine by less than 0."""
 PROMONTORY_TURN_DEG = 20.0
 """The same above a piece called sacral: the lumbosacral angle is 44 +- 10, 18-71 degrees."""
 TURN_SCALE_DEG = 25.0
+DISCS_TURN_SHARE = 0.5
+"""Of the cost of a turn where discs on both sides of the body say who its neighbours are: a wedge fracture of L5 above a
+steep sacrum turns the other way."""
 MAX_TURN_OFF_DEG = 60.0
 """Sacral promontory and slip of spondylolisthesis make 30-40 degrees."""
 DISC_GAIN = 0.3
@@ -61,6 +64,8 @@ class Link:
     """Direction in the sagittal plane, backward positive."""
     from_sacrum: bool
     """The lower piece was called sacral, the upper was not."""
+    disc: bool
+    """A disc lies between them."""
 
 
 def spine_chain(bodies: Sequence[Piece], discs: Sequence[Piece]) -> list[Piece]:
@@ -113,11 +118,12 @@ def _link(lower: Piece, upper: Piece, discs: Sequence[Piece]) -> Link | None:
     cost = GAP_COST_PER_MM * unusual + min((float(step[0]) / LATERAL_MM) ** 2, 4.0) / 2
     below_sacrum_cost = BELOW_SACRUM_COST if lower.sacral_share <= 0.5 < upper.sacral_share else 0.0
     disc_between = any(on_link(disc, lower, upper) for disc in discs)
-    if disc_between and gap <= DISC_ROOM_MM:
-        cost -= DISC_GAIN
+    neighbours = disc_between and gap <= DISC_ROOM_MM
+    cost -= DISC_GAIN if neighbours else 0.0
     lowest_cost = 0.0 if disc_between or not discs or lower.sacral_share > 0.5 else DISC_MISSING_COST
     promontory = lower.sacral_share > 0.5 >= upper.sacral_share
-    return Link(-cost, lowest_cost, below_sacrum_cost, float(np.degrees(np.arctan2(step[1], step[2]))), promontory)
+    lean = float(np.degrees(np.arctan2(step[1], step[2])))
+    return Link(-cost, lowest_cost, below_sacrum_cost, lean, promontory, neighbours)
 
 
 def _step_cost(below: Link | None, above: Link) -> float:
@@ -126,7 +132,8 @@ def _step_cost(below: Link | None, above: Link) -> float:
     off = abs(above.lean_deg - below.lean_deg - (PROMONTORY_TURN_DEG if below.from_sacrum else TURN_DEG))
     if off > MAX_TURN_OFF_DEG:
         return float("inf")
-    return (off / TURN_SCALE_DEG) ** 2 / 2 + (0.0 if below.from_sacrum else above.below_sacrum_cost)
+    believed = DISCS_TURN_SHARE if below.disc and above.disc else 1.0
+    return believed * (off / TURN_SCALE_DEG) ** 2 / 2 + (0.0 if below.from_sacrum else above.below_sacrum_cost)
 
 
 def on_link(disc: Piece, lower: Piece, upper: Piece) -> bool:
