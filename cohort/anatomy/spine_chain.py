@@ -34,8 +34,8 @@ PROMONTORY_TURN_DEG = 20.0
 """The same above a piece called sacral: the lumbosacral angle is 44 +- 10, 18-71 degrees."""
 TURN_SCALE_DEG = 25.0
 DISCS_TURN_SHARE = 0.5
-"""Of the cost of a turn where discs on both sides of the body say who its neighbours are: a wedge fracture of L5 above a
-steep sacrum turns the other way."""
+"""Of the cost of a turn where discs on both sides of the body say who its neighbours are: a wedge fracture of L5 turns
+the other way than the promontory."""
 MAX_TURN_OFF_DEG = 60.0
 """Sacral promontory and slip of spondylolisthesis make 30-40 degrees."""
 DISC_GAIN = 0.3
