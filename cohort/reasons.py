@@ -87,7 +87,7 @@ ANATOMY_REASONS: Final[dict[str, str]] = {
     "muscle_missing": "A muscle that should be visible at this level was not found.",
     "muscle_gap": "A muscle is absent on a slice between slices that show it.",
     "no_slice_at_level": "No axial slice lies near the mid-plane of the disc.",
-    "oblique_slice": "Axial slice and disc, or sagittal slice and spine, differ by a large angle; what is read there is "
+    "oblique_slice": "Axial slice and disc, or sagittal slice and spine, differ by a large angle: what is read is "
     "uncertain.",
     "different_frame": "Sagittal and axial series do not share a frame of reference; they are not combined.",
     "midlines_disagree": "The vertebral bodies do not lie in the middle of the muscles: the patient may have moved.",
