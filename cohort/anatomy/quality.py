@@ -66,7 +66,7 @@ LIMITS: Final[dict[str, Limit]] = {
     ),
     "lordosis_deg": Limit(
         "implausible_angle",
-        (5.0, 100.0),
+        (5.0, 95.0),
         (-45.0, 140.0),
         "L1-S1 supine 46, 20-81 degrees (n = 141, Hindawi 351769), T12-S1 37 +- 13 (n = 627); widened. A lordosis that "
         "bends forward by more than the possible is a picture whose front is taken for its back.",
