@@ -41,6 +41,8 @@ CLASS_RIGHT: Final = 0.9
 """The network's class of S1 and of the lowest mobile body; elsewhere `CLASS_RIGHT_FAR`. In about one of ten T1 exams
 networks confuse them (steep or transitional sacra)."""
 CLASS_RIGHT_FAR: Final = 0.98
+CLEAR: Final = 0.7
+"""Log of two: evidence that makes one place twice as likely as another."""
 DISC_PRESENT: Final = 0.35
 """A disc above a piece counts as whole from this share of the exam's median disc volume, as a rudiment from a third of
 it."""
@@ -174,10 +176,6 @@ def _explained(found: Sacrum, likely: Likely, kinds: Sequence[str]) -> Sacrum:
         elif gain < -CLEAR:
             contradicting.append(kind)
     return Sacrum(found.probability, found.not_in_view, tuple(supporting), tuple(contradicting))
-
-
-CLEAR: Final = 0.7
-"""Log of two: evidence that makes one place twice as likely as another."""
 
 
 def _log_likelihood(observed: Observed, kind: str, part: int) -> float:
