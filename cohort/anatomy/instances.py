@@ -135,6 +135,11 @@ class Instances:
         """Mask of one piece within its box."""
         return np.asarray(self.labels[self.boxes[label - 1]] == label)
 
+    def points_mm(self, label: int, geometry: StackGeometry) -> Floats:
+        """[n, 3] LPS of the voxels of one piece; `geometry` is that of `labels`."""
+        corner = np.array([edge.start for edge in self.boxes[label - 1]])
+        return geometry.to_lps(np.argwhere(self.mask(label)) + corner)
+
 
 def spine_curve(bodies: Mask, discs: Mask, geometry: StackGeometry) -> SpineCurve | None:
     """Fit the spine's curve to the bodies, or to the discs where there are no bodies; None if there is neither."""

@@ -18,6 +18,7 @@ import numpy as np
 from cohort.anatomy.instances import Piece
 from cohort.anatomy.quality import Flag, check
 from cohort.anatomy.sacrum import Sacrum
+from cohort.anatomy.spine_chain import spacings_mm, usual_spacing_mm
 from cohort.anatomy.vertebral_count import Count
 from cohort.terms import disc_name
 
@@ -132,24 +133,14 @@ def _lowest_kept(bodies: Sequence[Piece], sacrum: Sacrum) -> int:
     return min([*possible, sacrum.s1])
 
 
-def _spacings(bodies: Sequence[Piece]) -> list[float]:
-    return [
-        float(np.linalg.norm(np.subtract(upper.centroid_mm, lower.centroid_mm))) for lower, upper in pairwise(bodies)
-    ]
-
-
-def _usual_spacing(bodies: Sequence[Piece]) -> float:
-    spacings = _spacings(bodies)
-    return float(np.median(spacings)) if len(spacings) > 2 else 33.0
-
-
 def _regular(bodies: Sequence[Piece]) -> list[bool]:
     """Of each step between neighbours: is it of a length that hides no body and divides none?
 
     The highest piece is often cut by the border, and its centre lower than the body's: it may be as near as it likes.
     """
-    low, high = (share * _usual_spacing(bodies) for share in USUAL_STEP)
-    spacings = _spacings(bodies)
+    usual = usual_spacing_mm(bodies, least=3)
+    low, high = (share * usual for share in USUAL_STEP)
+    spacings = spacings_mm(bodies)
     return [low <= one <= high for one in spacings[:-1]] + [one <= high for one in spacings[-1:]]
 
 
@@ -169,7 +160,7 @@ def _spacing_flags(bodies: Sequence[Piece], named: Sequence[Named]) -> list[Flag
         for below, above in pairwise(named)
     ]
     flags = [
-        flag for step, mm in zip(steps, _spacings(pieces), strict=True) for flag in check("body_spacing_mm", mm, step)
+        flag for step, mm in zip(steps, spacings_mm(pieces), strict=True) for flag in check("body_spacing_mm", mm, step)
     ]
     wrong = _regular(pieces).count(False)
     return [*flags, Flag("count_mismatch", "vertebral_body", float(wrong), 0.0)] if wrong else flags

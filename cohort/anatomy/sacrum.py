@@ -227,8 +227,7 @@ def _depths(bodies: Instances, label: int, geometry: StackGeometry) -> tuple[flo
     box = bodies.boxes[label - 1]
     if box[1].start == 0 or box[1].stop == geometry.shape[0]:
         return None
-    corner = np.array([edge.start for edge in box])
-    points = geometry.to_lps(np.argwhere(bodies.mask(label)) + corner)
+    points = bodies.points_mm(label, geometry)
     centre = points.mean(axis=0)
     points = points[np.abs((points - centre) @ geometry.normal) <= MIDDLE_MM]
     up = _direction(bodies.pieces, label - 1)

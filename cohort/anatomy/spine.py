@@ -147,18 +147,16 @@ def find_column(sagittal: LabelledStack) -> Column:
         discs=discs,
         sides=_without_short_endplate(sides, sacrum.s1),
         sacrum=sacrum,
-        normals=tuple(_normal(discs, label, cut.geometry) for label in range(1, len(discs.pieces) + 1)),
+        normals=tuple(
+            mid_plane_normal(discs.points_mm(label, cut.geometry), cut.geometry.normal)
+            for label in range(1, len(discs.pieces) + 1)
+        ),
         curve=curve,
     )
 
 
 def _nothing(cut: _Cut) -> Instances:
     return Instances(np.zeros(cut.bodies.shape, np.uint8), (), ())
-
-
-def _normal(discs: Instances, label: int, geometry: StackGeometry) -> Floats:
-    corner = np.array([edge.start for edge in discs.boxes[label - 1]])
-    return mid_plane_normal(geometry.to_lps(np.argwhere(discs.mask(label)) + corner), geometry.normal)
 
 
 def measure_spine(

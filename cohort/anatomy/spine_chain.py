@@ -151,7 +151,12 @@ def place_on(start: Floats, along: Floats, point: Floats) -> tuple[float, float]
     return share, float(np.linalg.norm(rest - share * along))
 
 
-def usual_spacing_mm(chain: Sequence[Piece]) -> float:
-    """Median distance between neighbours; 33 mm where there are fewer than three (body 27 mm and disc 6-8 mm)."""
-    steps = [np.linalg.norm(np.subtract(b.centroid_mm, a.centroid_mm)) for a, b in pairwise(chain)]
-    return float(np.median(steps)) if len(steps) > 1 else 33.0
+def spacings_mm(chain: Sequence[Piece]) -> list[float]:
+    """Distances between the centroids of neighbours."""
+    return [float(np.linalg.norm(np.subtract(b.centroid_mm, a.centroid_mm))) for a, b in pairwise(chain)]
+
+
+def usual_spacing_mm(chain: Sequence[Piece], *, least: int = 2) -> float:
+    """Median of `spacings_mm`; 33 mm (body 27 mm and disc 6-8 mm) where there are fewer than `least`."""
+    steps = spacings_mm(chain)
+    return float(np.median(steps)) if len(steps) >= least else 33.0

@@ -9,8 +9,6 @@ from typing import Final
 
 import numpy as np
 
-MOBILE_LEVELS: Final = ("L5", "L4", "L3", "L2", "L1", "T12", "T11", "T10", "T9")
-
 # Vertebral bodies, mid-sagittal: mean of superior and inferior endplate depth, mean of anterior and posterior height,
 # wedge (anterior taller positive). T11-L5: measured on the masks of Chu et al. 2015 (n = 17, corners of the outer
 # contour); T9-T10 continue the trend. Left-right width: Panjabi et al. 1992 rounded, within 2 mm of the values for L5
