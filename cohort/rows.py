@@ -278,11 +278,21 @@ class LoadRow:
     shear_ap_n: float = column("antero-posterior shear, anterior positive")
     shear_lateral_n: float = column("lateral shear, to the patient's right positive")
     moment_flexion_nm: float = column("residual flexion moment in the joint (reserve), flexion positive")
+    generic_axial_n: float | None = optional("axial_n with height and mass alone personalised; batch engine only")
+    curvature_axial_n: float | None = optional("axial_n with curvature personalised, too, but no muscle")
+    muscle_axial_n: float | None = optional(
+        "axial_n with strength and position of muscles personalised, too, but no curvature"
+    )
     max_activation: float = column("largest muscle activation of the whole posture, 0 to 1")
+    n_saturated: int = column("fascicles at the limit of their strength")
     reserve_max_nm: float = column("largest reserve moment of any joint axis; 0 in perfect muscular balance")
-    height_mass_source: str = column("measured or default")
+    base_model: str = column("name of the base model")
+    geometry: str = column("polygon (straight pieces between via points) or opensim (fascicles around wrap surfaces)")
+    height_source: str = column("measured or imputed")
+    mass_source: str = column("measured or imputed")
     curvature_source: str = column("measured or default")
     strength_source: str = column("measured or default")
+    position_source: str = column("measured or default: places of the muscles")
     status: str = column("ok, flagged or refused")
     reasons: str | None = optional("reason codes joined by '+'")
 

@@ -158,7 +158,9 @@ def test_loads_rest_on_what_was_measured(measured: Measured) -> None:
     ]
     assert [row.level for row in sorted(rows, key=lambda row: row.level)] == ["L1", "L2", "L3", "L4", "L5"]
     assert all(1000 < row.axial_n < 6000 for row in rows)
-    assert {(row.height_mass_source, row.curvature_source, row.strength_source) for row in rows} == {("measured",) * 3}
+    assert {(row.height_source, row.mass_source, row.curvature_source, row.strength_source) for row in rows} == {
+        ("measured",) * 4
+    }
 
 
 def test_standing_loads_are_those_of_a_person(measured: Measured) -> None:

@@ -42,7 +42,7 @@ def posed(osim_path: Path) -> tuple[opensim.Model, opensim.State]:
     model = opensim.Model(str(osim_path))
     for side in "rl":
         hand = model.getBodySet().get(f"hand_{side}")
-        hand.setMass(hand.getMass() + TASK.hand_load_kg)
+        hand.setMass(hand.getMass() + 5.0)
     state = model.initSystem()
     angles = {"pelvis_tilt": np.radians(-15.0), "shoulder_r_FE": np.radians(60.0), "shoulder_l_FE": np.radians(60.0)}
     angles |= {f"{j}_FE": bend for j, bend in zip(SPINAL_JOINTS, TASK.joint_extension_rad, strict=True)}
@@ -91,7 +91,7 @@ def test_gravity_moments_equal_inverse_dynamics(
     base: BaseModel, generic: PersonalModels, posed: tuple[opensim.Model, opensim.State]
 ) -> None:
     pose = pose_models(base, generic, TASK)
-    load = gravity_wrenches(base, generic, pose, hand_load_kg=TASK.hand_load_kg)[0]
+    load = gravity_wrenches(base, generic, pose, hand_kg=(5.0, 5.0))[0]
     ours = [-load[j, 5] for j in range(6)]
     model, state = posed
     for index in range(model.getForceSet().getSize()):

@@ -6,7 +6,7 @@ T12/L1; bodies so that a parent comes before its children.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -28,20 +28,31 @@ PELVIS_TILT: Final = "pelvis_tilt"
 ARMS: Final = ("arm_r", "arm_l")
 HANDS: Final = ("hand_r", "hand_l")
 
-MUSCLE_OF_PREFIX: Final = (
-    ("MF_", "multifidus"),
-    ("IL_", "erector_spinae"),
-    ("LT", "erector_spinae"),
-    ("Ps_", "psoas"),
-    ("QL_", "quadratus_lumborum"),
-)
-"""First letters of fascicle names (Christophy et al. 2012) and the muscles of `cohort.terms` that they belong to."""
+MUSCLE_OF_GROUP: Final[Mapping[str, str | None]] = {
+    "multifidus": "multifidus",
+    "iliocostalis_lumborum": "erector_spinae",
+    "iliocostalis_thoracis": "erector_spinae",
+    "longissimus_lumborum": "erector_spinae",
+    "longissimus_thoracis": "erector_spinae",
+    "psoas": "psoas",
+    "quadratus_lumborum": "quadratus_lumborum",
+    "rectus_abdominis": None,
+    "external_oblique": None,
+    "internal_oblique": None,
+    "transversus_abdominis": None,
+    "latissimus_dorsi": None,
+}
+"""Groups of fascicles of a base model (groups of its force set), and the muscles of `cohort.terms` that they belong to;
+None for those that are not measured on images."""
 
 
 @dataclass(frozen=True, eq=False)
 class BaseModel:
     """Arrays of a generic model at its rest posture (all coordinates zero)."""
 
+    name: str
+    """Name of the model in its file."""
+    osim_path: Path
     bodies: tuple[str, ...]
     parent: Integers
     """[body] index of the parent, -1 for ground."""
@@ -59,12 +70,18 @@ class BaseModel:
     """[joint, body] whether a body is carried by a spinal joint."""
     fascicles: tuple[str, ...]
     """Fascicles that cross a spinal joint."""
-    muscle: tuple[str | None, ...]
-    """[fascicle] muscle of `cohort.terms`, None for muscles that are not measured (abdominal wall)."""
+    group: tuple[str, ...]
+    """[fascicle] key of `MUSCLE_OF_GROUP`."""
     side: tuple[str, ...]
     """[fascicle] left or right."""
     strength_n: Floats
-    """[fascicle] force at full activation."""
+    """[fascicle] force at full activation and optimal fibre length."""
+    optimal_fibre_m: Floats
+    """[fascicle]"""
+    tendon_slack_m: Floats
+    """[fascicle]"""
+    pennation_rad: Floats
+    """[fascicle] at optimal fibre length."""
     spans: Flags
     """[fascicle, joint] which spinal joints a fascicle crosses."""
     point_body: Integers
@@ -81,6 +98,11 @@ class BaseModel:
     """[5] distance between the joints below and above L5..L1."""
     height_m: float
     """Stature: from landmark `sole` to landmark `vertex`."""
+
+    @property
+    def muscle(self) -> tuple[str | None, ...]:
+        """[fascicle] muscle of `cohort.terms`, None for muscles that are not measured (abdominal wall)."""
+        return tuple(MUSCLE_OF_GROUP[group] for group in self.group)
 
     @property
     def total_mass_kg(self) -> float:
@@ -117,7 +139,7 @@ def read_base_model(osim_path: Path) -> BaseModel:
     for index in range(coordinates.getSize()):
         coordinates.get(index).setValue(state, 0.0, False)
     model.realizePosition(state)
-    return _Reader(model, state).read()
+    return _Reader(model, state).read(osim_path)
 
 
 def vector(value: Any) -> Floats:
@@ -144,7 +166,7 @@ class _Reader:
         self.rotation = np.array([rotation(self._body(name), state) for name in self.bodies])
         self.origin = np.array([vector(self._body(name).getPositionInGround(state)) for name in self.bodies])
 
-    def read(self) -> BaseModel:
+    def read(self, osim_path: Path) -> BaseModel:
         joint_body = np.array([self._child_of(name) for name in SPINAL_JOINTS])
         for name in (*ARMS, *HANDS):
             if name not in self.index:
@@ -152,8 +174,11 @@ class _Reader:
         distal = self._distal(joint_body)
         rest_rotation, rest_offset = self._rest()
         axis, length = self._vertebral_axes(joint_body)
-        paths, strength = self._paths(distal)
+        paths = self._paths(distal)
+        muscles = [self.model.getMuscles().get(name) for name in paths]
         return BaseModel(
+            name=self.model.getName(),
+            osim_path=osim_path,
             bodies=tuple(self.bodies),
             parent=self.parent,
             mass_kg=np.array([self._body(name).getMass() for name in self.bodies]),
@@ -163,9 +188,12 @@ class _Reader:
             joint_body=joint_body,
             distal=distal,
             fascicles=tuple(paths),
-            muscle=tuple(_muscle_of(name) for name in paths),
+            group=self._groups(list(paths)),
             side=tuple(_side_of(name) for name in paths),
-            strength_n=np.array([strength[name] for name in paths]),
+            strength_n=np.array([muscle.getMaxIsometricForce() for muscle in muscles]),
+            optimal_fibre_m=np.array([muscle.getOptimalFiberLength() for muscle in muscles]),
+            tendon_slack_m=np.array([muscle.getTendonSlackLength() for muscle in muscles]),
+            pennation_rad=np.array([muscle.getPennationAngleAtOptimalFiberLength() for muscle in muscles]),
             **_polygons(list(paths.values()), distal),
             vertebral_axis=axis,
             vertebral_length_m=length,
@@ -241,9 +269,21 @@ class _Reader:
         axis = np.array([self.rotation[body].T @ step for body, step in zip(carriers, along, strict=True)])
         return axis / length[:, None], length[1:-1]
 
-    def _paths(self, distal: Flags) -> tuple[dict[str, list[tuple[int, Floats]]], dict[str, float]]:
+    def _groups(self, fascicles: Sequence[str]) -> tuple[str, ...]:
+        forces = self.model.getForceSet()
+        groups = [forces.getGroup(index) for index in range(forces.getNumGroups())]
+        known = [group for group in groups if group.getName() in MUSCLE_OF_GROUP]
+        found = {name: [group.getName() for group in known if group.contains(name)] for name in fascicles}
+        for name, names in found.items():
+            if len(names) != 1:
+                raise ConfigurationError(
+                    f"fascicle {name!r} of the base model is in {len(names)} of the known groups of its force set, "
+                    f"not in one; known: {', '.join(MUSCLE_OF_GROUP)}"
+                )
+        return tuple(names[0] for names in found.values())
+
+    def _paths(self, distal: Flags) -> dict[str, list[tuple[int, Floats]]]:
         paths: dict[str, list[tuple[int, Floats]]] = {}
-        strength: dict[str, float] = {}
         muscles = self.model.getMuscles()
         for number in range(muscles.getSize()):
             muscle = muscles.get(number)
@@ -251,10 +291,9 @@ class _Reader:
             carried = distal[:, [body for body, _ in points]]
             if (carried != carried[:, :1]).any():
                 paths[muscle.getName()] = points
-                strength[muscle.getName()] = muscle.getMaxIsometricForce()
         if not paths:
             raise ConfigurationError("no fascicle of the base model crosses a spinal joint")
-        return paths, strength
+        return paths
 
     def _points(self, muscle: Any) -> list[tuple[int, Floats]]:
         path = opensim.GeometryPath.safeDownCast(muscle.updPath())
@@ -268,10 +307,6 @@ class _Reader:
             body = point.getParentFrame().findBaseFrame().getName()
             points.append((self.index[body], vector(point.getLocation(self.state))))
         return points
-
-
-def _muscle_of(fascicle: str) -> str | None:
-    return next((muscle for prefix, muscle in MUSCLE_OF_PREFIX if fascicle.startswith(prefix)), None)
 
 
 def _side_of(fascicle: str) -> str:

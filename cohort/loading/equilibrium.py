@@ -11,6 +11,7 @@ from typing import Final
 
 import numpy as np
 
+from cohort.loading.assumptions import Assumptions
 from cohort.loading.base_model import BaseModel, Flags, Floats
 from cohort.loading.dual_newton import solve_equilibria
 from cohort.loading.personalise import PersonalModels
@@ -45,7 +46,7 @@ class Balance:
     """[subject, joint, 3] force of the lower on the upper body of each joint, ground frame."""
 
 
-def balance(base: BaseModel, models: PersonalModels, task: Task) -> Balance:
+def balance(base: BaseModel, models: PersonalModels, task: Task, assumptions: Assumptions) -> Balance:
     """Pose all models and solve static optimisation at the three axes of each of the six joints.
 
     Every level is balanced by itself: couplings of lumbar angles shape the posture only. The lower bound of
@@ -53,7 +54,7 @@ def balance(base: BaseModel, models: PersonalModels, task: Task) -> Balance:
     """
     pose = pose_models(base, models, task)
     pull = fascicle_wrenches(base, models, pose)
-    load = gravity_wrenches(base, models, pose, hand_load_kg=task.hand_load_kg)
+    load = gravity_wrenches(base, models, pose, hand_kg=(task.right_hand_kg, task.left_hand_kg))
     axes = pose.rotation[:, base.joint_body]
     n, joints, _, fascicles = pull.shape
     arms = np.matmul(axes.transpose(0, 1, 3, 2), pull[:, :, 3:]).reshape(n, joints * 3, fascicles)
@@ -120,11 +121,11 @@ def fascicle_wrenches(base: BaseModel, models: PersonalModels, pose: Pose) -> Fl
     return wrench
 
 
-def gravity_wrenches(base: BaseModel, models: PersonalModels, pose: Pose, *, hand_load_kg: float) -> Floats:
-    """Wrench [subject, joint, 6] of body weight and of a load in each hand (at the hand's centre of mass)."""
+def gravity_wrenches(base: BaseModel, models: PersonalModels, pose: Pose, *, hand_kg: tuple[float, float]) -> Floats:
+    """Wrench [subject, joint, 6] of body weight and of loads in right and left hand (at its centre of mass)."""
     centre = pose.origin_m + np.matmul(pose.rotation, models.com_m[..., None])[..., 0]
     mass = models.mass_kg.copy()
-    mass[:, base.hand_bodies] += hand_load_kg
+    mass[:, base.hand_bodies] += np.array(hand_kg)
     weight = np.zeros_like(centre)
     weight[:, :, 1] = -GRAVITY_M_PER_S2 * mass
     carried = base.distal.astype(np.float64)

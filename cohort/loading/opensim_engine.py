@@ -23,10 +23,11 @@ import numpy as np
 import opensim
 
 from cohort.errors import RefusedError
+from cohort.loading.assumptions import Assumptions, Personalisation
 from cohort.loading.base_model import ARMS, PELVIS_TILT, SPINAL_JOINTS, BaseModel, Floats, read_base_model, rotation
 from cohort.loading.osim_export import personal_opensim_model
-from cohort.loading.personalise import personalise
-from cohort.loading.solve import Reactions, load_rows
+from cohort.loading.personalise import EVERYTHING, personalise
+from cohort.loading.solve import SATURATED, STANDARD, Reactions, load_rows
 from cohort.loading.subject import LoadingSubject
 from cohort.loading.tasks import Task
 from cohort.rows import LoadRow
@@ -39,7 +40,15 @@ AXES: Final = ("LB", "AR", "FE")
 """Coordinates about x, y and z."""
 
 
-def solve_with_opensim(base_osim_path: Path, subject: LoadingSubject, task: Task, *, timeout_s: float) -> list[LoadRow]:
+def solve_with_opensim(
+    base_osim_path: Path,
+    subject: LoadingSubject,
+    task: Task,
+    *,
+    use: Personalisation = EVERYTHING,
+    assumptions: Assumptions = STANDARD,
+    timeout_s: float,
+) -> list[LoadRow]:
     """Loads of L1..L5 of one subject by OpenSim: ten rows, engine `opensim`.
 
     Raises RefusedError `timed_out` when the child process had to be killed after `timeout_s`, `internal_error` when it
@@ -48,7 +57,8 @@ def solve_with_opensim(base_osim_path: Path, subject: LoadingSubject, task: Task
     context = multiprocessing.get_context("forkserver")
     receiver, sender = context.Pipe(duplex=False)
     with tempfile.TemporaryDirectory(prefix="loads-") as folder:
-        child = context.Process(target=_answer, args=(sender, base_osim_path, subject, task, Path(folder)), daemon=True)
+        question = (base_osim_path, subject, task, Path(folder), use, assumptions)
+        child = context.Process(target=_answer, args=(sender, *question), daemon=True)
         child.start()
         sender.close()
         try:
@@ -66,27 +76,34 @@ def solve_with_opensim(base_osim_path: Path, subject: LoadingSubject, task: Task
     return list(answer)
 
 
-def _answer(sender: Connection, base_osim_path: Path, subject: LoadingSubject, task: Task, folder: Path) -> None:
+def _answer(sender: Connection, *question: Any) -> None:
     """Run in the child: send rows, or (reason, detail)."""
     silent = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silent, 1)
     os.dup2(silent, 2)
     try:
-        sender.send(run_opensim(base_osim_path, subject, task, folder))
+        sender.send(run_opensim(*question))
     except RefusedError as error:
         sender.send((error.reason, error.detail))
     except Exception as error:  # the parent must hear of any failure; OpenSim's texts may hold paths, so only the class
         sender.send(("internal_error", f"OpenSim raised {type(error).__name__}"))
 
 
-def run_opensim(base_osim_path: Path, subject: LoadingSubject, task: Task, folder: Path) -> list[LoadRow]:
+def run_opensim(
+    base_osim_path: Path,
+    subject: LoadingSubject,
+    task: Task,
+    folder: Path,
+    use: Personalisation = EVERYTHING,
+    assumptions: Assumptions = STANDARD,
+) -> list[LoadRow]:
     """Solve in this process, with all files in `folder`; `solve_with_opensim` is the safe way to call it."""
     opensim.Logger.setLevelString("Off")
     opensim.Logger.removeFileSink()
     folder = folder.absolute()
     base = read_base_model(base_osim_path)
-    models = personalise(base, [subject])
-    model = personal_opensim_model(base_osim_path, base, models, subject)
+    models = personalise(base, [subject], use)
+    model = personal_opensim_model(base, models)
     axes = _pose(model, base, task, standing_tilt_rad=float(models.rest_tilt_rad[0]))
     _replace_muscles(model)
     _add_reserves(model)
@@ -168,9 +185,9 @@ def _reserve_names() -> list[str]:
 
 
 def _add_hand_loads(model: Any, base: BaseModel, task: Task) -> None:
-    for number in base.hand_bodies:
+    for number, load_kg in zip(base.hand_bodies, (task.right_hand_kg, task.left_hand_kg), strict=True):
         hand = model.getBodySet().get(base.bodies[number])
-        hand.setMass(hand.getMass() + task.hand_load_kg)
+        hand.setMass(hand.getMass() + load_kg)
 
 
 def _write_motion(model: Any, path: Path) -> None:
@@ -242,6 +259,7 @@ def _read_results(folder: Path, axes: Floats) -> Reactions:
         vertebra_axes=axes,
         reserve_nm=np.array(reserve),
         max_activation=max(muscles),
+        n_saturated=sum(value >= SATURATED for value in muscles),
         converged=True,
     )
 

@@ -22,21 +22,19 @@ def export_model(base_osim_path: Path, subject: LoadingSubject, path: Path) -> P
     scale with stature.
     """
     base = read_base_model(base_osim_path)
-    model = personal_opensim_model(base_osim_path, base, personalise(base, [subject]), subject)
+    model = personal_opensim_model(base, personalise(base, [subject]))
     if not model.printToXML(str(path)):
         raise OSError("OpenSim could not write the model file")
     return path
 
 
-def personal_opensim_model(
-    base_osim_path: Path, base: BaseModel, models: PersonalModels, subject: LoadingSubject
-) -> Any:
+def personal_opensim_model(base: BaseModel, models: PersonalModels) -> Any:
     """Open the base model in OpenSim and put the numbers of the one subject in `models` into it (opensim.Model)."""
     opensim.Logger.setLevelString("Off")
-    model = opensim.Model(str(base_osim_path))
+    model = opensim.Model(str(base.osim_path))
     _set_bodies(model, base, models)
     _set_joints(model, base, models)
-    _set_fascicles(model, base, models, stature=subject.height_m / base.height_m)
+    _set_fascicles(model, base, models)
     model.getCoordinateSet().get(PELVIS_TILT).setDefaultValue(float(models.rest_tilt_rad[0]))
     model.finalizeConnections()
     return model
@@ -73,13 +71,13 @@ def _body_fixed_xyz(R: Floats) -> Floats:
     return np.array([np.arctan2(-R[1, 2], R[2, 2]), np.arcsin(R[0, 2]), np.arctan2(-R[0, 1], R[0, 0])])
 
 
-def _set_fascicles(model: Any, base: BaseModel, models: PersonalModels, *, stature: float) -> None:
+def _set_fascicles(model: Any, base: BaseModel, models: PersonalModels) -> None:
     number = 0
     for fascicle, name in enumerate(base.fascicles):
         muscle = model.getMuscles().get(name)
         muscle.setMaxIsometricForce(float(models.strength_n[0, fascicle]))
-        muscle.setOptimalFiberLength(muscle.getOptimalFiberLength() * stature)
-        muscle.setTendonSlackLength(muscle.getTendonSlackLength() * stature)
+        muscle.setOptimalFiberLength(float(models.optimal_fibre_m[0, fascicle]))
+        muscle.setTendonSlackLength(float(models.tendon_slack_m[0, fascicle]))
         points = opensim.GeometryPath.safeDownCast(muscle.updPath()).updPathPointSet()
         for index in range(points.getSize()):
             opensim.PathPoint.safeDownCast(points.get(index)).setLocation(vec3(models.point_m[0, number]))

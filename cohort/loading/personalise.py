@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 
+from cohort.loading.assumptions import Personalisation
 from cohort.loading.base_model import BaseModel, Floats
 from cohort.loading.curvature import Curvature, frame_along, has_variant, measure_curvature
 from cohort.loading.strength import measure_strength
 from cohort.loading.subject import LoadingSubject
 
-Source = Literal["measured", "default"]
+EVERYTHING: Final = Personalisation()
+Source = Literal["measured", "default", "imputed"]
 
 
 @dataclass(frozen=True, eq=False)
 class PersonalModels:
     """Models of many subjects; arrays as in `BaseModel` with the subject as first axis."""
 
+    base_name: str
     mass_kg: Floats
     """[subject, body]"""
     com_m: Floats
@@ -32,15 +35,24 @@ class PersonalModels:
     """[subject, point, 3]"""
     strength_n: Floats
     """[subject, fascicle]"""
+    optimal_fibre_m: Floats
+    """[subject, fascicle]"""
+    tendon_slack_m: Floats
+    """[subject, fascicle]"""
     rest_tilt_rad: Floats
     """[subject] turn of the pelvis about z that keeps the thorax as upright as the base model's, backward positive."""
+    height_source: tuple[Source, ...]
+    mass_source: tuple[Source, ...]
     curvature_source: tuple[Source, ...]
     strength_source: tuple[Source, ...]
+    position_source: tuple[Source, ...]
     reasons: tuple[tuple[str, ...], ...]
     """[subject] reason codes of this step."""
 
 
-def personalise(base: BaseModel, subjects: Sequence[LoadingSubject]) -> PersonalModels:
+def personalise(
+    base: BaseModel, subjects: Sequence[LoadingSubject], use: Personalisation = EVERYTHING
+) -> PersonalModels:
     """Scale, bend and strengthen the base model for each subject.
 
     - Height: all lengths times stature over the base model's stature. Mass: all masses in proportion.
@@ -58,13 +70,19 @@ def personalise(base: BaseModel, subjects: Sequence[LoadingSubject]) -> Personal
     rotation = _rest_rotation(base, curvature)
     parent_scale = scale[:, np.maximum(base.parent, 0)]
     return PersonalModels(
+        base_name=base.name,
         mass_kg=base.mass_kg * mass[:, None],
         com_m=base.com_m * scale,
         rest_rotation=rotation,
         rest_offset_m=base.rest_offset_m * parent_scale,
         point_m=base.point_m * scale[:, base.point_body],
         strength_n=base.strength_n * strength.ratio,
+        optimal_fibre_m=base.optimal_fibre_m * stature[:, None],
+        tendon_slack_m=base.tendon_slack_m * stature[:, None],
         rest_tilt_rad=_thorax_angle(base, base.rest_rotation[None]) - _thorax_angle(base, rotation),
+        height_source=tuple("measured" for _ in subjects),
+        mass_source=tuple("measured" for _ in subjects),
+        position_source=tuple("default" for _ in subjects),
         curvature_source=tuple("measured" if known else "default" for known in curvature.measured),
         strength_source=tuple("measured" if known else "default" for known in strength.measured),
         reasons=tuple(

@@ -9,14 +9,16 @@ from typing import Final
 import numpy as np
 
 from cohort.errors import RefusedError
+from cohort.loading.assumptions import Assumptions, Personalisation
 from cohort.loading.base_model import BaseModel, Floats
 from cohort.loading.equilibrium import Balance, balance
-from cohort.loading.personalise import PersonalModels, personalise
+from cohort.loading.personalise import EVERYTHING, PersonalModels, personalise
 from cohort.loading.subject import LoadingSubject
 from cohort.loading.tasks import Task
 from cohort.rows import LoadRow
 from cohort.terms import LUMBAR_VERTEBRAE
 
+STANDARD: Final = Assumptions()
 BATCH: Final = 256
 """Subjects solved at once; keeps the largest array near 100 MB."""
 SATURATED: Final = 0.999
@@ -37,10 +39,18 @@ class Reactions:
     reserve_nm: Floats
     """[6, 3] reserve moments in the frame of the upper body (about x, y, z)."""
     max_activation: float
+    n_saturated: int
     converged: bool
 
 
-def solve_loads(base: BaseModel, subjects: Sequence[LoadingSubject], task: Task) -> list[LoadRow]:
+def solve_loads(
+    base: BaseModel,
+    subjects: Sequence[LoadingSubject],
+    task: Task,
+    *,
+    use: Personalisation = EVERYTHING,
+    assumptions: Assumptions = STANDARD,
+) -> list[LoadRow]:
     """Loads of L1..L5 in both conventions for every subject: ten rows each, in the order of `subjects`.
 
     Numbers that cannot be trusted are in rows with status flagged and the reasons. Raises RefusedError
@@ -49,8 +59,8 @@ def solve_loads(base: BaseModel, subjects: Sequence[LoadingSubject], task: Task)
     rows: list[LoadRow] = []
     for first in range(0, len(subjects), BATCH):
         batch = subjects[first : first + BATCH]
-        models = personalise(base, batch)
-        found = balance(base, models, task)
+        models = personalise(base, batch, use)
+        found = balance(base, models, task, assumptions)
         for number, subject in enumerate(batch):
             rows.extend(load_rows(subject, task, "batch", models, number, _reactions(base, found, number)))
     return rows
@@ -88,11 +98,19 @@ def load_rows(
                 shear_ap_n=float(-force[0]),
                 shear_lateral_n=float(-force[2]),
                 moment_flexion_nm=float(-found.reserve_nm[joint, 2]),
+                generic_axial_n=None,
+                curvature_axial_n=None,
+                muscle_axial_n=None,
                 max_activation=found.max_activation,
+                n_saturated=found.n_saturated,
                 reserve_max_nm=float(np.abs(found.reserve_nm).max()),
-                height_mass_source="measured",
+                base_model=models.base_name,
+                geometry="polygon",
+                height_source=models.height_source[number],
+                mass_source=models.mass_source[number],
                 curvature_source=models.curvature_source[number],
                 strength_source=models.strength_source[number],
+                position_source=models.position_source[number],
                 status="flagged" if reasons else "ok",
                 reasons="+".join(reasons) or None,
             )
@@ -101,7 +119,7 @@ def load_rows(
 def _doubts(found: Reactions) -> tuple[str, ...]:
     reasons = (
         ("not_converged", not found.converged),
-        ("muscle_saturated", found.max_activation >= SATURATED),
+        ("muscle_saturated", found.n_saturated > 0),
         ("not_in_equilibrium", bool(np.abs(found.reserve_nm).max() > RESERVE_LIMIT_NM)),
     )
     return tuple(reason for reason, holds in reasons if holds)
@@ -113,5 +131,6 @@ def _reactions(base: BaseModel, found: Balance, number: int) -> Reactions:
         vertebra_axes=found.pose.rotation[number, base.joint_body[:-1]],
         reserve_nm=found.reserve_nm[number],
         max_activation=float(found.activation[number].max()),
+        n_saturated=int((found.activation[number] >= SATURATED).sum()),
         converged=bool(found.converged[number]),
     )

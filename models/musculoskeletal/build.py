@@ -217,6 +217,7 @@ def _three_rotations(joint: str) -> Any:
 
 def _add_fascicles(model: Any, layout: _Layout, bodies: Mapping[str, Any]) -> None:
     points: dict[str, list[tuple[str, Floats]]] = {}
+    groups: dict[str, list[str]] = {}
     for row in _read("path_points"):
         points.setdefault(row["fascicle"], []).append(layout.in_body(row["body"], _xyz(row)))
     for row in _read("fascicles"):
@@ -225,6 +226,11 @@ def _add_fascicles(model: Any, layout: _Layout, bodies: Mapping[str, Any]) -> No
             for index, (body, point) in enumerate(points[row["fascicle"]]):
                 muscle.addNewPathPoint(f"p{index}", bodies[body], _vec3(_mirrored(point, sign)))
             model.addForce(muscle)
+            groups.setdefault(row["group"], []).append(muscle.getName())
+    for group, members in groups.items():
+        model.updForceSet().addGroup(group)
+        for member in members:
+            model.updForceSet().addObjectToGroup(group, member)
 
 
 def _muscle(name: str, row: Row, layout: _Layout) -> Any:
