@@ -1,12 +1,7 @@
 """The reference engine: the personalised model through OpenSim's own StaticOptimization and JointReaction.
 
 OpenSim holds the interpreter for whole calls and can hang, so it runs in a child process that is killed when its time
-is over. A few things that OpenSim 4.6 needs without a screen, each found by trial:
-
-- a tool made in Python does not find its states; written to XML and read back it does;
-- the motion file needs at least six rows even for one frame (spline of fifth degree);
-- a JointReaction analysis without a name writes no file; relative paths are resolved against several folders;
-- locked coordinates are left out of the optimisation, which is what fixes pelvis and arms here.
+is over. Locked coordinates are left out of its optimisation, which is what fixes pelvis and arms here.
 """
 
 from __future__ import annotations
@@ -14,10 +9,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import tempfile
-from collections.abc import Iterable
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import opensim
@@ -25,19 +19,22 @@ import opensim
 from cohort.errors import RefusedError
 from cohort.loading.assumptions import Assumptions, Personalisation
 from cohort.loading.base_model import ARMS, PELVIS_TILT, SPINAL_JOINTS, BaseModel, Floats, read_base_model, rotation
+from cohort.loading.opensim_setup import (
+    ACTIVATIONS,
+    AXES,
+    JOINT_REACTION,
+    REACTIONS,
+    RESERVE_NM,
+    STATIC_OPTIMIZATION,
+    run_analysis,
+    write_setup,
+)
 from cohort.loading.osim_export import personal_opensim_model
-from cohort.loading.personalise import EVERYTHING, personalise
+from cohort.loading.personalise import EVERYTHING, PersonalModels, personalise
 from cohort.loading.solve import SATURATED, STANDARD, Reactions, load_rows
 from cohort.loading.subject import LoadingSubject
 from cohort.loading.tasks import Task
 from cohort.rows import LoadRow
-
-FRAMES: Final = 6
-FRAME_S: Final = 0.01
-RESERVE_NM: Final = 1.0
-"""Optimal force of the reserve actuators: the same cost as in the batch engine."""
-AXES: Final = ("LB", "AR", "FE")
-"""Coordinates about x, y and z."""
 
 
 def solve_with_opensim(
@@ -100,21 +97,26 @@ def run_opensim(
     """Solve in this process, with all files in `folder`; `solve_with_opensim` is the safe way to call it."""
     opensim.Logger.setLevelString("Off")
     opensim.Logger.removeFileSink()
-    folder = folder.absolute()
     base = read_base_model(base_osim_path)
     models = personalise(base, [subject], use)
+    model, axes = statics_model(base, models, task, assumptions)
+    write_setup(folder, model, task)
+    run_analysis(folder / STATIC_OPTIMIZATION)
+    run_analysis(folder / JOINT_REACTION)
+    found = _read_results(folder, axes)
+    return list(load_rows(subject, task, "opensim", models, 0, found))
+
+
+def statics_model(base: BaseModel, models: PersonalModels, task: Task, assumptions: Assumptions) -> tuple[Any, Floats]:
+    """The one model of `models` as OpenSim's static optimisation is given it, and the axes of L5..L1 in ground.
+
+    opensim.Model in the task's posture (its default values), pelvis and arms locked, path actuators in the place of
+    muscles; axes [5, 3, 3]. Hand loads are not in it.
+    """
     model = personal_opensim_model(base, models)
     axes = _pose(model, base, task, standing_tilt_rad=float(models.rest_tilt_rad[0]))
     _replace_muscles(model)
-    _add_reserves(model)
-    _add_hand_loads(model, base, task)
-    model.finalizeConnections()
-    model.printToXML(str(folder / "model.osim"))
-    _write_motion(model, folder / "pose.sto")
-    _analyse(folder, "optimisation", _static_optimisation())
-    _analyse(folder, "reaction", _joint_reaction(folder))
-    found = _read_results(folder, axes)
-    return list(load_rows(subject, task, "opensim", models, 0, found))
+    return model, axes
 
 
 def _pose(model: Any, base: BaseModel, task: Task, *, standing_tilt_rad: float) -> Floats:
@@ -156,16 +158,6 @@ def _set_defaults(model: Any, angles: dict[str, float], *, locked: bool = False)
         coordinate.setDefaultLocked(locked)
 
 
-def _add_reserves(model: Any) -> None:
-    for name in _reserve_names():
-        actuator = opensim.CoordinateActuator(name.removeprefix("reserve_"))
-        actuator.setName(name)
-        actuator.setOptimalForce(RESERVE_NM)
-        actuator.setMinControl(-np.inf)
-        actuator.setMaxControl(np.inf)
-        model.addForce(actuator)
-
-
 def _replace_muscles(model: Any) -> None:
     """Put path actuators of the same path and strength in the place of muscles.
 
@@ -180,74 +172,9 @@ def _replace_muscles(model: Any) -> None:
         actuator.setMaxControl(1.0)
 
 
-def _reserve_names() -> list[str]:
-    return [f"reserve_{joint}_{axis}" for joint in SPINAL_JOINTS for axis in AXES]
-
-
-def _add_hand_loads(model: Any, base: BaseModel, task: Task) -> None:
-    for number, load_kg in zip(base.hand_bodies, (task.right_hand_kg, task.left_hand_kg), strict=True):
-        hand = model.getBodySet().get(base.bodies[number])
-        hand.setMass(hand.getMass() + load_kg)
-
-
-def _write_motion(model: Any, path: Path) -> None:
-    coordinates = model.getCoordinateSet()
-    names = [coordinates.get(index).getName() for index in range(coordinates.getSize())]
-    values = [coordinates.get(index).getDefaultValue() for index in range(coordinates.getSize())]
-    lines = ["pose", "version=1", f"nRows={FRAMES}", f"nColumns={len(names) + 1}", "inDegrees=no", "endheader"]
-    lines.append("\t".join(["time", *names]))
-    lines.extend("\t".join(f"{value:.17g}" for value in (FRAME_S * frame, *values)) for frame in range(FRAMES))
-    path.write_text("\n".join(lines) + "\n")
-
-
-def _static_optimisation() -> Any:
-    analysis = opensim.StaticOptimization()
-    analysis.setName("StaticOptimization")
-    analysis.setUseModelForceSet(True)
-    analysis.setUseMusclePhysiology(False)
-    analysis.setActivationExponent(2.0)
-    analysis.setConvergenceCriterion(1e-6)
-    analysis.setMaxIterations(500)
-    return analysis
-
-
-def _joint_reaction(folder: Path) -> Any:
-    analysis = opensim.JointReaction()
-    analysis.setName("JointReaction")
-    analysis.setForcesFileName(str(folder / "optimisation_StaticOptimization_force.sto"))
-    analysis.setJointNames(_strings(SPINAL_JOINTS))
-    analysis.setOnBody(_strings(["child"]))
-    analysis.setInFrame(_strings(["ground"]))
-    return analysis
-
-
-def _strings(names: Iterable[str]) -> Any:
-    array = opensim.ArrayStr()
-    for name in names:
-        array.append(name)
-    return array
-
-
-def _analyse(folder: Path, name: str, analysis: Any) -> None:
-    tool = opensim.AnalyzeTool()
-    tool.setName(name)
-    tool.setModelFilename(str(folder / "model.osim"))
-    tool.setCoordinatesFileName(str(folder / "pose.sto"))
-    tool.setResultsDir(str(folder))
-    tool.setInitialTime(0.0)
-    tool.setFinalTime(0.0)
-    tool.setSolveForEquilibrium(False)
-    analysis.setStartTime(0.0)
-    analysis.setEndTime(0.0)
-    tool.updAnalysisSet().cloneAndAppend(analysis)
-    tool.printToXML(str(folder / f"{name}.xml"))
-    if not opensim.AnalyzeTool(str(folder / f"{name}.xml"), True).run():
-        raise RefusedError("not_converged", f"OpenSim's {name} failed")
-
-
 def _read_results(folder: Path, axes: Floats) -> Reactions:
-    activation = _first_row(folder / "optimisation_StaticOptimization_activation.sto")
-    reaction = _first_row(folder / "reaction_JointReaction_ReactionLoads.sto")
+    activation = _first_row(folder / ACTIVATIONS)
+    reaction = _first_row(folder / REACTIONS)
     force = [
         [next(value for label, value in reaction.items() if _is_force(label, joint, axis)) for axis in "xyz"]
         for joint in SPINAL_JOINTS
