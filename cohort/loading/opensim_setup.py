@@ -36,6 +36,8 @@ FORCES: Final = f"{RESULTS}/static_optimization_StaticOptimization_force.sto"
 REACTIONS: Final = f"{RESULTS}/joint_reaction_JointReaction_ReactionLoads.sto"
 MOMENTS: Final = f"{RESULTS}/inverse_dynamics.sto"
 
+REACTION_FRAMES: Final = (("child", "ground"), ("child", "child"), ("parent", "parent"))
+"""On which body of a joint the reaction acts, and in which frame it is written."""
 FRAMES: Final = 6
 FRAME_S: Final = 0.01
 RESERVE_NM: Final = 1.0
@@ -77,7 +79,7 @@ def _write_motion(path: Path, columns: Mapping[str, float], *, in_degrees: bool)
     """Write values that stay the same over time in OpenSim's motion format."""
     lines = [path.stem, "version=1", f"nRows={FRAMES}", f"nColumns={len(columns) + 1}"]
     lines += [f"inDegrees={'yes' if in_degrees else 'no'}", "endheader", "\t".join(["time", *columns])]
-    lines += ["\t".join(f"{value:.17g}" for value in (FRAME_S * k, *columns.values())) for k in range(FRAMES)]
+    lines += ["\t".join(f"{value + 0.0:.15g}" for value in (FRAME_S * k, *columns.values())) for k in range(FRAMES)]
     path.write_text("\n".join(lines) + "\n")
 
 
@@ -141,13 +143,16 @@ def _static_optimisation() -> Any:
 
 
 def _joint_reaction() -> Any:
-    """Forces on the upper body of each joint in ground, from the forces that static optimisation found."""
+    """Forces at each joint, from those that static optimisation found: on the upper body in ground and in the upper
+    body's frame, and on the lower body in the lower body's frame."""
     analysis = opensim.JointReaction()
     analysis.setName("JointReaction")
     analysis.setForcesFileName(FORCES)
-    analysis.setJointNames(_strings(SPINAL_JOINTS))
-    analysis.setOnBody(_strings(["child"]))
-    analysis.setInFrame(_strings(["ground"]))
+    wanted = [(joint, *where) for where in REACTION_FRAMES for joint in SPINAL_JOINTS]
+    joints, on_body, in_frame = zip(*wanted, strict=True)
+    analysis.setJointNames(_strings(joints))
+    analysis.setOnBody(_strings(on_body))
+    analysis.setInFrame(_strings(in_frame))
     return analysis
 
 
