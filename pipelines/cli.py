@@ -1,4 +1,4 @@
-"""The command line: `cohort demo | scan | run | sql | schema | train | validate | phantom-dicom`."""
+"""The command line: `cohort demo | scan | run | sql | export | schema | train | validate | phantom-dicom`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from cohort import __version__
 from cohort.errors import CohortError, is_disk_full
 from cohort.store.layout import store_path
 from pipelines.config import RunConfig, read_config
+from pipelines.export import export
 from pipelines.geometry_suite import phantom_dicom
 from pipelines.progress import Progress
 from pipelines.summary import Summary
@@ -339,6 +340,7 @@ def demo(folder: Path) -> None:
 
 
 main.add_command(phantom_dicom)
+main.add_command(export)
 
 
 def print_survey(found: Survey) -> None:

@@ -8,13 +8,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
-import opensim
 import pytest
 
 from cohort.errors import RefusedError
 from cohort.loading.base_model import BaseModel, read_base_model
 from cohort.loading.opensim_engine import solve_with_opensim
-from cohort.loading.osim_export import export_model
 from cohort.loading.solve import solve_loads
 from cohort.loading.subject import LoadingSubject
 from cohort.loading.tasks import FLEXION60_5KG, STANDING, STANDING_5KG, Task
@@ -193,13 +191,3 @@ def test_a_broken_model_is_an_answer_not_a_crash(tmp_path: Path) -> None:
     with pytest.raises(RefusedError) as refusal:
         solve_with_opensim(tmp_path / "x.osim", GENERIC, STANDING, timeout_s=60.0)
     assert refusal.value.reason == "internal_error"
-
-
-def test_exported_model_opens_in_opensim_and_stands_upright(base: BaseModel, osim_path: Path, tmp_path: Path) -> None:
-    model = opensim.Model(str(export_model(osim_path, PERSON, tmp_path / "person.osim")))
-    state = model.initSystem()
-    assert model.getTotalMass(state) == pytest.approx(92.0)
-    model.realizePosition(state)
-    up = model.getBodySet().get("thorax").expressVectorInGround(state, opensim.Vec3(0, 1, 0))
-    assert up.get(1) == pytest.approx(1.0, abs=1e-9)
-    assert model.getMuscles().getSize() == len(base.fascicles)

@@ -52,7 +52,6 @@ def write_setup(folder: Path, model: Any, task: Task) -> None:
     Hand loads are forces at the hands' centres of mass, so that hands keep their own mass.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / RESULTS).mkdir(exist_ok=True)
     model.finalizeConnections()
     _print(model, folder / STATICS_MODEL)
     _write_motion(folder / POSTURE, _posture(model), in_degrees=True)
