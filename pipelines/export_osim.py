@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -158,8 +159,11 @@ def _task(config: RunConfig, name: str) -> Task:
 
 def _base_models(store: Path, name: str) -> Iterator[BaseModel]:
     """Base models of the store that have this name, the newest first: one for each version of their tables."""
-    newest_first = sorted((store / "models").glob("*.osim"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
-    return (base for base in map(read_base_model, newest_first) if base.name == name)
+    for path in sorted((store / "models").glob("*.osim"), key=lambda path: path.stat().st_mtime_ns, reverse=True):
+        with suppress(ConfigurationError):  # of another version of this software, which this one cannot have used
+            base = read_base_model(path)
+            if base.name == name:
+                yield base
 
 
 def _differences(stored: Sequence[LoadRow], posed: PosedSubject) -> dict[str, float]:

@@ -116,6 +116,7 @@ def statics_model(base: BaseModel, models: PersonalModels, task: Task, assumptio
     model = personal_opensim_model(base, models)
     axes = _pose(model, base, task, standing_tilt_rad=float(models.rest_tilt_rad[0]))
     _replace_muscles(model)
+    _set_inertias(model)
     return model, axes
 
 
@@ -170,6 +171,13 @@ def _replace_muscles(model: Any) -> None:
         actuator = opensim.PathActuator.safeDownCast(forces.get(index))
         actuator.setMinControl(0.0)
         actuator.setMaxControl(1.0)
+
+
+def _set_inertias(model: Any) -> None:
+    """Give all bodies 1 kg m2: at rest inertia has no effect, but OpenSim's equations are accelerations, and small
+    inertias make them so large that its optimiser can fail."""
+    for body in model.getBodyList():
+        body.setInertia(opensim.Inertia(1.0, 1.0, 1.0))
 
 
 def _read_results(folder: Path, axes: Floats) -> Reactions:

@@ -101,6 +101,7 @@ FILES
 {"":26}your own simulations. It opens standing; load {POSTURE} for the posture.
 {STATICS_MODEL:26}the same model as statics solves it: in the posture, pelvis and arms locked, and in the
 {"":26}place of each muscle a path actuator of the same path and strength, least activation {bound:g}.
+{"":26}Inertias are 1 kg m2 (at rest without effect; it keeps the optimiser steady).
 {"":26}The set-up files use this one. Why: OpenSim gives each of its muscles a least activation
 {"":26}of 0.01, which is a load of its own, largest in standing, and not in the table.
 {POSTURE:26}the posture (motion format, degrees, the same in every row; OpenSim wants six rows)
