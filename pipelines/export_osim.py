@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -68,7 +68,8 @@ def export_osim(store: Path, exam_id: str, task: str, output: Path | None) -> Ex
 
 
 def rebuild(store: Path, exam_id: str, task: str) -> tuple[PosedSubject, float]:
-    """Solve an exam again from what its loads rest on; also the largest relative difference to the table.
+    """Solve an exam again from what its loads rest on; its rows are those of the table, and the number is the largest
+    relative difference between both.
 
     Raises as `export_osim` does.
     """
@@ -89,7 +90,7 @@ def rebuild(store: Path, exam_id: str, task: str) -> tuple[PosedSubject, float]:
     worst = max(differences, key=lambda name: differences[name])
     if differences[worst] > SAME_LOAD:
         raise StoreError(_other_loads(store, attempt, posed, stored, worst))
-    return posed, differences[worst]
+    return replace(posed, rows=tuple(stored)), differences[worst]
 
 
 def _exam(exams: Sequence[ExamRow], exam_id: str) -> ExamRow:

@@ -218,6 +218,15 @@ def test_the_motion_says_its_unit_and_has_the_rows_that_opensim_needs(store: Pat
     assert float(rows[0][names.index("L4_L5_FE")]) == pytest.approx(-0.26 * 45.0)
 
 
+def test_the_readme_has_the_rows_of_the_table_with_what_raised_doubts(own_store: Path, tmp_path: Path) -> None:
+    rows = [replace(row, status="flagged", reasons="upstream_untrusted") for row in read_objects(own_store, "loads")]
+    commit(own_store, RUN, {"loads": rows}, touched={})
+    text = (exported(own_store, tmp_path / "out") / "README.txt").read_text()
+    assert "status flagged, reasons upstream_untrusted\n" in text
+    for row in loads(own_store, "flexion60_5kg"):
+        assert re.search(rf"^{row.level} +{row.convention} +{row.axial_n:.1f} ", text, re.MULTILINE)
+
+
 def test_json_says_what_was_written(store: Path, tmp_path: Path) -> None:
     result = ask(store, EXAM, "--task", "standing", "--output", str(tmp_path / "out"), "--json")
     found = json.loads(result.stdout)

@@ -74,7 +74,11 @@ The folder names nobody, but stature, mass and shape of a spine are in it: treat
 
 
 def _assumptions(posed: PosedSubject) -> str:
-    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in asdict(posed.assumptions).items())
+    words = {True: "yes", False: "no"}
+    chosen = asdict(posed.assumptions).items()
+    return ", ".join(
+        f"{name.replace('_', ' ')} {words[value] if isinstance(value, bool) else value}" for name, value in chosen
+    )
 
 
 def posture_in_words(posed: PosedSubject) -> str:
@@ -152,6 +156,7 @@ FROM PYTHON, in this folder (it may be copied anywhere, all names in it are rela
     opensim.AnalyzeTool("{JOINT_REACTION}", True).run()
     opensim.InverseDynamicsTool("{INVERSE_DYNAMICS}", True).run()
 or with opensim-cmd run-tool and the names of the same three files, in this order.
+Where OpenSim's log says that the optimiser could not find a solution, what it writes all the same is none.
 """
 
 
