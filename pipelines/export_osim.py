@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from cohort.archive.demographics import Demographics
 from cohort.errors import ConfigurationError, StoreError
 from cohort.loading.base_model import BaseModel, read_base_model
 from cohort.loading.osim_folder import PICTURE, write_osim_folder
 from cohort.loading.posed_subject import PosedSubject, solve_posed
-from cohort.loading.subject import LoadingSubject
-from cohort.loading.tasks import TASKS, Task
+from cohort.loading.tasks import TASKS
 from cohort.reasons import REASONS
 from cohort.review.posed_model import draw_posture
 from cohort.rows import ExamRow, LedgerRow, LoadRow, RunRow
 from cohort.store.publish import publishing
 from cohort.tables.buckets import read_objects
 from cohort.tables.ledger import Ledger, read_ledger
-from pipelines.config import RunConfig, read_config
+from pipelines.config import LoadConfig, RunConfig, read_config
 from pipelines.fingerprint import STAGES
-from pipelines.load import loading_subject
+from pipelines.load import impute_demographics, loading_subject
 from pipelines.measure import read_rows
 
 SAME_LOAD: Final = 1e-4
@@ -77,12 +76,12 @@ def rebuild(store: Path, exam_id: str, task: str) -> tuple[PosedSubject, float]:
     ledger = read_ledger(store)
     attempt = _finished_load(exam, ledger)
     stored = _stored_loads(store, exam_id, task)
-    subject = _subject(store, exam, ledger)
-    config = _config(store, attempt)
+    measured = _measured_rows(store, exam_id, ledger)
+    config = _config(store, attempt).load
     solved = [
         (posed, _differences(stored, posed))
         for base in _base_models(store, stored[0].base_model)
-        for posed in [solve_posed(base, subject, _task(config, task))]
+        for posed in [_solve(base, exam, measured, config, task)]
     ]
     if not solved:
         raise StoreError(f"the base model {stored[0].base_model!r} of these loads is no longer in the store")
@@ -131,14 +130,11 @@ def _stored_loads(store: Path, exam_id: str, task: str) -> list[LoadRow]:
     return found
 
 
-def _subject(store: Path, exam: ExamRow, ledger: Ledger) -> LoadingSubject:
-    """The same call as in the load stage, with demographics as they stand in `exams`."""
-    measured = ledger.get((exam.exam_id, "measure"))
+def _measured_rows(store: Path, exam_id: str, ledger: Ledger) -> dict[str, list[Any]]:
+    measured = ledger.get((exam_id, "measure"))
     if measured is None or measured.path is None or not (store / measured.path).is_file():
         raise StoreError("the measured rows of this exam are no longer in the store")
-    demographics = Demographics(**{name: getattr(exam, name) for name in Demographics.__dataclass_fields__})
-    subject, _ = loading_subject(exam.exam_id, demographics, read_rows(store / measured.path))
-    return subject
+    return read_rows(store / measured.path)
 
 
 def _config(store: Path, attempt: LedgerRow) -> RunConfig:
@@ -152,10 +148,17 @@ def _config(store: Path, attempt: LedgerRow) -> RunConfig:
     raise StoreError("the configuration of the run that computed these loads is not in the store")
 
 
-def _task(config: RunConfig, name: str) -> Task:
-    if name not in config.load.tasks:
-        raise StoreError(f"task {name!r} is not in the configuration of the run that computed these loads")
-    return TASKS[name]
+def _solve(
+    base: BaseModel, exam: ExamRow, measured: Mapping[str, Sequence[Any]], config: LoadConfig, task: str
+) -> PosedSubject:
+    """What `pipelines.load.load` does, for one task."""
+    if task not in config.tasks:
+        raise StoreError(f"task {task!r} is not in the configuration of the run that computed these loads")
+    demographics = Demographics(**{name: getattr(exam, name) for name in Demographics.__dataclass_fields__})
+    if config.impute:
+        demographics = impute_demographics(demographics, base)
+    subject, _ = loading_subject(exam.exam_id, demographics, measured, use=config.personalise)
+    return solve_posed(base, subject, TASKS[task], use=config.personalise)
 
 
 def _base_models(store: Path, name: str) -> Iterator[BaseModel]:

@@ -17,6 +17,7 @@ from click.testing import CliRunner, Result
 from skimage.io import imread
 
 from cohort.archive.demographics import Demographics
+from cohort.loading.assumptions import Personalisation
 from cohort.loading.base_model import read_base_model
 from cohort.loading.equilibrium import gravity_wrenches
 from cohort.rows import DiscRow, ExamRow, LoadRow, MuscleLevelRow, RunRow, VertebraRow
@@ -25,7 +26,7 @@ from cohort.tables.buckets import read_objects
 from cohort.tables.commit import commit
 from models.musculoskeletal.build import build_base_model
 from pipelines.cli import main
-from pipelines.config import RunConfig, resolved_toml
+from pipelines.config import LoadConfig, RunConfig, resolved_toml
 from pipelines.export_osim import rebuild
 from pipelines.load import LoadTask, load
 from pipelines.measure import write_rows
@@ -100,17 +101,17 @@ def exam_row(exam_id: str, **values: object) -> ExamRow:
     return ExamRow(exam_id=exam_id, subject_id=f"subjectof{exam_id}", **known, **values)
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def write_store(store: Path, config: RunConfig, demographics: Demographics) -> Path:
     """Three exams as a run leaves them: one with loads, one refused by the load stage, one not begun."""
-    store = tmp_path_factory.mktemp("Geheimrat") / "store"
     (store / "models").mkdir(parents=True)
     models = {"M": build_base_model("male", store / "models" / "male-0123456789ab.osim")}
     measured = measure_path(store, EXAM, FINGERPRINT)
     write_rows(measured, measured_rows())
     path = str(measured.relative_to(store))
-    config = RunConfig()
-    task = LoadTask(store, path, DEMOGRAPHICS, config.load.tasks, models, with_opensim=False, opensim_timeout_s=60.0)
+    task = LoadTask(
+        store, path, demographics, config.load.tasks, models, with_opensim=False, opensim_timeout_s=60.0,
+        use=config.load.personalise, impute=config.load.impute,
+    )  # fmt: skip
     outcomes = [
         Outcome(EXAM, "measure", FINGERPRINT, "ok", 1.0, path=path),
         guarded(load, WorkItem(EXAM, "load", FINGERPRINT, task)),
@@ -122,7 +123,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = RunRow(run_id=RUN, started_at="", seconds=1.0, version="0.0.9", device="cpu", stages_run=1,
                  opensim_checked=0, **counts)  # fmt: skip
     exams = [
-        exam_row(EXAM, status="flagged", reason="muscle_saturated"),
+        replace(exam_row(EXAM, status="flagged"), weight_kg=demographics.weight_kg),
         exam_row(REFUSED, status="refused", reason="lumbar_variant"),
         exam_row(WAITING, status="pending"),
     ]
@@ -130,6 +131,11 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (store / "runs" / RUN).mkdir(parents=True)
     (store / "runs" / RUN / "config.toml").write_text(resolved_toml(config))
     return store
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_store(tmp_path_factory.mktemp("Geheimrat") / "store", RunConfig(), DEMOGRAPHICS)
 
 
 @pytest.fixture
@@ -277,6 +283,14 @@ def test_the_base_model_is_the_one_that_gives_the_table(own_store: Path) -> None
     posed, _ = rebuild(own_store, EXAM, "standing")
     assert posed.base.osim_path == used
     assert posed.base.total_mass_kg == pytest.approx(read_base_model(used).total_mass_kg)
+
+
+def test_what_the_run_did_without_or_filled_in_is_done_again(tmp_path: Path) -> None:
+    config = RunConfig(load=LoadConfig(personalise=Personalisation(strength=False), impute=True))
+    store = write_store(tmp_path / "store", config, replace(DEMOGRAPHICS, weight_kg=None, weight_source=None))
+    posed, difference = rebuild(store, EXAM, "standing")
+    assert difference < 1e-9
+    assert (posed.rows[0].strength_source, posed.rows[0].mass_source) == ("default", "imputed")
 
 
 def test_the_picture_shows_hand_loads_where_there_are_some(store: Path, tmp_path: Path) -> None:

@@ -168,7 +168,7 @@ WHAT OPENSIM SHOULD SHOW (within 0.1 % of the table)
 These are axial_n; the same columns ending in fx and fz give shear_ap_n and shear_lateral_n with the other sign.
 {ACTIVATIONS}:
 the largest value of all muscles is {posed.rows[0].max_activation:.3f}; the columns reserve_... are the reserves in N m.
-{MOMENTS}: moments of gravity and hand loads about each coordinate, N m.
+{MOMENTS}: what muscles have to balance about each coordinate, N m.
 """
 
 
