@@ -12,11 +12,12 @@ from cohort.anatomy.levels import LOW_CONFIDENCE
 from cohort.anatomy.vertebral_count import USUAL
 from cohort.archive.demographics import Demographics
 from cohort.errors import RefusedError
+from cohort.loading.assumptions import Assumptions
 from cohort.loading.base_model import BaseModel, read_base_model
 from cohort.loading.opensim_engine import solve_with_opensim
 from cohort.loading.solve import solve_loads
 from cohort.loading.subject import LoadingSubject
-from cohort.loading.tasks import TASKS
+from cohort.loading.tasks import Task
 from cohort.rows import LoadRow, QualityRow
 from pipelines.measure import read_rows
 from pipelines.outcome import Result, WorkItem
@@ -49,7 +50,8 @@ class LoadTask:
     measured_path: str
     """Measured rows relative to STORE."""
     demographics: Demographics
-    tasks: tuple[str, ...]
+    tasks: tuple[Task, ...]
+    assumptions: Assumptions
     base_models: Mapping[str, Path]
     """Sex -> .osim file."""
     with_opensim: bool
@@ -68,7 +70,8 @@ def load(item: WorkItem) -> Result:
     task: LoadTask = item.task
     subject, doubts = loading_subject(item.exam_id, task.demographics, read_rows(task.store / task.measured_path))
     base_path = task.base_models[subject.sex]
-    rows = [row for name in task.tasks for row in solve_loads(_base_model(str(base_path)), [subject], TASKS[name])]
+    base = _base_model(str(base_path))
+    rows = [row for one in task.tasks for row in solve_loads(base, [subject], one, assumptions=task.assumptions)]
     unchecked: list[QualityRow] = []
     if task.with_opensim:
         checked, unchecked = _opensim_rows(subject, base_path, task)
@@ -84,11 +87,13 @@ def _opensim_rows(subject: LoadingSubject, base_path: Path, task: LoadTask) -> t
     """Rows of the reference engine, and flags for tasks that it could not solve: those lose the check, not the load."""
     rows: list[LoadRow] = []
     flags: list[QualityRow] = []
-    for name in task.tasks:
+    for one in task.tasks:
         try:
-            rows += solve_with_opensim(base_path, subject, TASKS[name], timeout_s=task.opensim_timeout_s)
+            rows += solve_with_opensim(
+                base_path, subject, one, assumptions=task.assumptions, timeout_s=task.opensim_timeout_s
+            )
         except RefusedError as error:
-            structure = f"opensim {name}"
+            structure = f"opensim {one.name}"
             flags.append(QualityRow(exam_id=subject.exam_id, stage="load", reason=error.reason, structure=structure))
     return rows, flags
 
@@ -165,9 +170,14 @@ def _disagreement(exam_id: str, rows: Sequence[LoadRow]) -> list[QualityRow]:
 
 
 def engine_difference(rows: Sequence[LoadRow]) -> float | None:
-    """Largest relative difference of axial load between batch and opensim rows; None without a pair."""
+    """Largest relative difference of axial load between batch and opensim rows; None without a pair.
+
+    Refused rows do not count: where an engine did not converge, that is its own reason.
+    """
     by_engine: dict[str, dict[tuple[str, str, str], float]] = {"batch": {}, "opensim": {}}
     for row in rows:
+        if row.status == "refused":
+            continue
         by_engine[row.engine][row.task, row.level, row.convention] = row.axial_n
     pairs = [
         (by_engine["batch"][key], value) for key, value in by_engine["opensim"].items() if key in by_engine["batch"]

@@ -25,6 +25,8 @@ SPINAL_JOINTS: Final = ("L5_S1", "L4_L5", "L3_L4", "L2_L3", "L1_L2", "T12_L1")
 """Joints whose moments must balance, named as in the .osim file; coordinates are `<joint>_FE`, `_LB`, `_AR`."""
 PELVIS_TILT: Final = "pelvis_tilt"
 """Coordinate of the whole model about z against the ground, backward positive."""
+ABDOMEN: Final = "abdomen"
+"""Body of the abdominal wall, where there is one; it turns by the sum of the spinal joints' angles."""
 ARMS: Final = ("arm_r", "arm_l")
 HANDS: Final = ("hand_r", "hand_l")
 
@@ -88,6 +90,8 @@ class BaseModel:
     """[point] body that carries a path point; points of all fascicles one after the other."""
     point_m: Floats
     """[point, 3] in that body's frame."""
+    first_point: Integers
+    """[fascicle] index of its first path point."""
     segment_start: Integers
     """[segment] index of the first point of each straight piece between two bodies; the second is the next point."""
     segment_fascicle: Integers
@@ -332,6 +336,7 @@ def _polygons(paths: Sequence[Sequence[tuple[int, Floats]]], distal: Flags) -> d
         "spans": spans,
         "point_body": point_body,
         "point_m": np.array([point for path in paths for _, point in path]),
+        "first_point": first[:-1],
         "segment_start": start,
         "segment_fascicle": fascicle_of_point[start],
     }
