@@ -14,7 +14,6 @@ from cohort.errors import ConfigurationError, StoreError
 from cohort.loading.base_model import BaseModel, read_base_model
 from cohort.loading.osim_folder import PICTURE, write_osim_folder
 from cohort.loading.posed_subject import PosedSubject, solve_posed
-from cohort.loading.tasks import TASKS
 from cohort.reasons import REASONS
 from cohort.review.posed_model import draw_posture
 from cohort.rows import ExamRow, LedgerRow, LoadRow, RunRow
@@ -152,13 +151,14 @@ def _solve(
     base: BaseModel, exam: ExamRow, measured: Mapping[str, Sequence[Any]], config: LoadConfig, task: str
 ) -> PosedSubject:
     """What `pipelines.load.load` does, for one task."""
-    if task not in config.tasks:
+    tasks = {one.name: one for one in config.all_tasks}
+    if task not in tasks:
         raise StoreError(f"task {task!r} is not in the configuration of the run that computed these loads")
     demographics = Demographics(**{name: getattr(exam, name) for name in Demographics.__dataclass_fields__})
     if config.impute:
         demographics = impute_demographics(demographics, base)
     subject, _ = loading_subject(exam.exam_id, demographics, measured, use=config.personalise)
-    return solve_posed(base, subject, TASKS[task], use=config.personalise)
+    return solve_posed(base, subject, tasks[task], use=config.personalise, assumptions=config.assumptions)
 
 
 def _base_models(store: Path, name: str) -> Iterator[BaseModel]:

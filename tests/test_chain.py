@@ -12,7 +12,8 @@ from cohort.archive.listing import list_files
 from cohort.archive.pseudonym import Pseudonyms
 from cohort.archive.scan import read_file_rows
 from cohort.archive.source import FileSource
-from cohort.loading.tasks import TASKS
+from cohort.loading.assumptions import Assumptions
+from cohort.loading.tasks import DEFAULT_TASKS, TASKS
 from cohort.stacks import ImageStack, LabelledStack
 from cohort.store.exam import read_exam
 from cohort.store.labels import write_labels
@@ -100,7 +101,14 @@ def measured(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     result = measure(item)
     base = {sex: build_base_model(name, folder / f"{name}.osim") for sex, name in (("M", "male"), ("F", "female"))}
     loading = LoadTask(
-        store, result.path, found.demographics, tuple(TASKS), base, with_opensim=False, opensim_timeout_s=60
+        store=store,
+        measured_path=result.path,
+        demographics=found.demographics,
+        tasks=tuple(TASKS[name] for name in DEFAULT_TASKS),
+        assumptions=Assumptions(),
+        base_models=base,
+        with_opensim=False,
+        opensim_timeout_s=60,
     )
     loads = load(WorkItem(found.exam_id, "load", FINGERPRINT, loading))
     assert len(list((store / "review").rglob("*.png"))) >= 2

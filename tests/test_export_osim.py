@@ -109,8 +109,8 @@ def write_store(store: Path, config: RunConfig, demographics: Demographics) -> P
     write_rows(measured, measured_rows())
     path = str(measured.relative_to(store))
     task = LoadTask(
-        store, path, demographics, config.load.tasks, models, with_opensim=False, opensim_timeout_s=60.0,
-        use=config.load.personalise, impute=config.load.impute,
+        store, path, demographics, config.load.all_tasks, models, with_opensim=False, opensim_timeout_s=60.0,
+        use=config.load.personalise, impute=config.load.impute, assumptions=config.load.assumptions,
     )  # fmt: skip
     outcomes = [
         Outcome(EXAM, "measure", FINGERPRINT, "ok", 1.0, path=path),

@@ -47,9 +47,9 @@ def write_osim_folder(folder: Path, posed: PosedSubject) -> None:
     model.setName(name)
     if not model.printToXML(str(folder / MODEL)):
         raise OSError(f"OpenSim could not write {MODEL}")
-    statics, _ = statics_model(posed.base, posed.models, posed.task, posed.assumptions)
-    statics.setName(f"{name}_statics")
-    write_setup(folder, statics, posed.task)
+    statics = statics_model(posed.base, posed.models, posed.task, posed.assumptions)
+    statics.model.setName(f"{name}_statics")
+    write_setup(folder, statics.model, posed.task)
     (folder / README).write_text(readme(posed), encoding="utf-8")
 
 
