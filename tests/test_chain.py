@@ -163,6 +163,12 @@ def test_loads_rest_on_what_was_measured(measured: Measured) -> None:
     }
 
 
+def test_muscles_are_about_where_those_of_a_typical_person_are(measured: Measured) -> None:
+    rows = measured.loads.rows["loads"]
+    assert {row.position_source for row in rows} == {"measured"}
+    assert not any("implausible_position" in str(row.reasons) for row in rows)
+
+
 def test_standing_loads_are_those_of_a_person(measured: Measured) -> None:
     standing = [row.axial_n for row in measured.loads.rows["loads"] if row.task == "standing"]
     assert min(standing) > 50
