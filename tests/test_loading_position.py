@@ -11,6 +11,7 @@ from cohort.loading.assumptions import Personalisation
 from cohort.loading.base_model import BaseModel, read_base_model
 from cohort.loading.curvature import DISCS, frame_along
 from cohort.loading.personalise import PersonalModels, personalise
+from cohort.loading.position import typical_place_m
 from cohort.loading.rest_posture import place_bodies, place_points
 from cohort.terms import MUSCLES, SIDES
 from models.musculoskeletal.build import build_base_model
@@ -62,6 +63,14 @@ def test_a_typical_person_keeps_the_base_models_paths(base: BaseModel, height_m:
     np.testing.assert_allclose(models.point_m[0], base.point_m * height_m / base.height_m, atol=1e-9)
     assert models.position_source == ("measured",)
     assert models.reasons == ((),)
+
+
+def test_fascicles_and_masks_have_centroids_of_their_own(base: BaseModel) -> None:
+    """Why people are compared with a typical person, not with the model: with less than a centimetre, they could be."""
+    fascicles = fascicle_centroids(base, personalise(base, [subject()]))
+    apart = np.abs(fascicles - typical_place_m(base.height_m)[:, None] * 1000.0)
+    assert np.nanmax(apart) > 10.0
+    assert np.nanmedian(apart) < 10.0
 
 
 @pytest.mark.parametrize(("forward", "outward"), [(6.0, 0.0), (-8.0, 5.0), (0.0, -7.0)])
