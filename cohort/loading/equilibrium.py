@@ -58,7 +58,14 @@ def balance(base: BaseModel, models: PersonalModels, task: Task, assumptions: As
     unless `assumptions` says otherwise (OpenSim's hidden default of 0.01 adds more than half to the load in standing).
     """
     pose = pose_models(base, models, task)
-    pull = fascicle_wrenches(base, models, pose)
+    return balance_pulls(base, models, task, assumptions, pose, fascicle_wrenches(base, models, pose))
+
+
+def balance_pulls(
+    base: BaseModel, models: PersonalModels, task: Task, assumptions: Assumptions, pose: Pose, pull: Floats
+) -> Balance:
+    """As `balance`, for models posed already and wrenches of fascicles at unit tension, `pull` [subject, joint, 6,
+    fascicle], wherever they come from."""
     load = gravity_wrenches(base, models, pose, hand_kg=task.hand_kg)
     strength, misfits = _strength(base, models, pose, assumptions)
     axes = np.matmul(coordinate_axes(task), pose.rotation[:, base.joint_body].transpose(0, 1, 3, 2))

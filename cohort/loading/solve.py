@@ -57,8 +57,12 @@ def solve_loads(
     *,
     use: Personalisation = EVERYTHING,
     assumptions: Assumptions = STANDARD,
+    counterfactuals: bool = True,
 ) -> list[LoadRow]:
     """Loads of L1..L5 in both conventions for every subject: ten rows each, in the order of `subjects`.
+
+    Without `counterfactuals` the columns of loads without curvature or muscles are empty and up to three solutions out
+    of four are saved.
 
     Numbers that cannot be trusted are in rows with status flagged, or refused where the solver did not converge, and
     the reasons. Raises RefusedError (`not_converged`) if a number is not finite, which no input that a
@@ -70,8 +74,10 @@ def solve_loads(
         models = personalise(base, batch, use)
         found = _reactions(base, balance(base, models, task, assumptions))
         forces = vertebral_forces(found)
-        whole = np.where(found.converged[:, None, None], forces[..., 1], np.nan)
-        without = _without_parts(base, batch, task, use, assumptions, models, whole)
+        without = None
+        if counterfactuals:
+            whole = np.where(found.converged[:, None, None], forces[..., 1], np.nan)
+            without = _without_parts(base, batch, task, use, assumptions, models, whole)
         rows.extend(load_rows(batch, task, "batch", models, found, forces, without))
     return rows
 
