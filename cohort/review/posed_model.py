@@ -1,7 +1,7 @@
 """A page for a biomechanist's eye: one person's model in one task, its muscles by activation, and its loads.
 
-Bodies are schematic: the model knows joints, centres of mass and muscle paths, no surfaces. Of fascicles the pieces
-between two bodies are drawn, those along one body are not.
+Bodies are schematic: the model knows joints, centres of mass and muscle paths, no surfaces. Fascicles are drawn
+straight from point to point, also those that a base model bends around surfaces.
 """
 
 from __future__ import annotations
@@ -85,6 +85,7 @@ class _View:
         self.centre = self.origin + np.matmul(pose.rotation[0], models.com_m[0][:, :, None])[..., 0]
         turned = np.matmul(pose.rotation[0][base.point_body], models.point_m[0][:, :, None])[..., 0]
         self.points = self.origin[base.point_body] + turned
+        self.start = np.flatnonzero(base.point_fascicle[1:] == base.point_fascicle[:-1])
 
     def draw_whole(self, panel: Any) -> None:
         """Draw limbs and forces around the trunk."""
@@ -94,7 +95,7 @@ class _View:
         panel.add_patch(Circle((x, y), HEAD * 1000.0 * self.posed.subject.height_m, fill=False, edgecolor=BONE))
         self._fascicles(panel, width=0.5)
         self._forces(panel)
-        panel.margins(0.12)
+        panel.margins(x=0.25, y=0.12)
 
     def draw_trunk(self, panel: Any) -> None:
         """Draw vertebrae and fascicles, no more than these fill."""
@@ -116,9 +117,8 @@ class _View:
         return drawn.min(axis=0) - MARGIN_MM, drawn.max(axis=0) + MARGIN_MM
 
     def _pieces(self) -> Floats:
-        """Ends [piece, 2, 3] of the straight pieces of fascicles between two bodies."""
-        start = self.posed.base.segment_start
-        return np.stack([self.points[start], self.points[start + 1]], axis=1)
+        """Ends [piece, 2, 3] of the straight pieces of all fascicles."""
+        return np.stack([self.points[self.start], self.points[self.start + 1]], axis=1)
 
     def _flat(self, points_m: Floats) -> Floats:
         """Points [.., 3] of ground on the panel, [.., 2] in mm from the pelvis' origin."""
@@ -160,10 +160,9 @@ class _View:
 
     def _fascicles(self, panel: Any, *, width: float) -> None:
         """The most active are drawn last and thickest."""
-        base, activation = self.posed.base, self.posed.found.activation[0]
-        order = np.argsort(activation[base.segment_fascicle], kind="stable")
-        pieces = self._flat(self._pieces())[order]
-        level = activation[base.segment_fascicle][order]
+        activation = self.posed.found.activation[0, self.posed.base.point_fascicle[self.start]]
+        order = np.argsort(activation, kind="stable")
+        pieces, level = self._flat(self._pieces())[order], activation[order]
         lines = LineCollection(list(pieces), cmap=ACTIVATION, norm=SHADE, linewidths=width * (0.6 + level), zorder=4)
         lines.set_array(level)
         panel.add_collection(lines)
