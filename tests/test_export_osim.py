@@ -249,7 +249,7 @@ def test_json_says_what_was_written(store: Path, tmp_path: Path) -> None:
         (["zzzz"], "it has 3 exams"),
         ([REFUSED], "refused in stage load: lumbar_variant"),
         ([WAITING], "it is pending"),
-        ([EXAM, "--task", "flying"], "it has: flexion60_5kg, standing, standing_5kg"),
+        ([EXAM, "--task", "flying"], "it has: flexion30, flexion60_5kg, standing, standing_5kg"),
     ],
 )
 def test_what_cannot_be_exported_is_said(store: Path, tmp_path: Path, arguments: list[str], message: str) -> None:

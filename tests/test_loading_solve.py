@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from cohort.errors import ConfigurationError, RefusedError
-from cohort.loading import dual_newton, opensim_engine
+from cohort.loading import dual_newton, opensim_engine, opensim_setup
 from cohort.loading.assumptions import Assumptions
 from cohort.loading.base_model import BaseModel, read_base_model
 from cohort.loading.opensim_engine import solve_with_opensim
@@ -239,7 +239,7 @@ def test_a_solver_that_stops_early_gives_refused_rows(base: BaseModel, monkeypat
 def test_an_optimiser_of_opensim_that_stops_early_gives_refused_rows(
     osim_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(opensim_engine, "MAX_ITERATIONS", 2)
+    monkeypatch.setattr(opensim_setup, "MAX_ITERATIONS", 2)
     for row in opensim_engine.run_opensim(osim_path, GENERIC, STANDING, tmp_path):
         assert row.status == "refused"
         assert (row.reasons or "").startswith("not_converged")

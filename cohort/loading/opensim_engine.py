@@ -23,7 +23,7 @@ import opensim
 from cohort.errors import RefusedError
 from cohort.loading.assumptions import Assumptions, Personalisation
 from cohort.loading.base_model import ARMS, PELVIS_TILT, SPINAL_JOINTS, BaseModel, Floats, read_base_model, rotation
-from cohort.loading.equilibrium import arm_axes
+from cohort.loading.equilibrium import arm_axes, coordinate_axes
 from cohort.loading.force_length import LEAST_STRENGTH, stretch_fibres
 from cohort.loading.opensim_setup import (
     ACTIVATIONS,
@@ -37,7 +37,7 @@ from cohort.loading.opensim_setup import (
     write_static_optimization,
 )
 from cohort.loading.osim_export import personal_opensim_model
-from cohort.loading.passive import stiffness_nm_per_rad
+from cohort.loading.passive import passive_moments
 from cohort.loading.personalise import EVERYTHING, PersonalModels, personalise
 from cohort.loading.solve import SATURATED, STANDARD, Reactions, load_rows, vertebral_forces
 from cohort.loading.subject import LoadingSubject
@@ -48,6 +48,8 @@ TOLERANCES: Final = (1e-8, 1e-6)
 """Convergence criteria of OpenSim's optimiser, tried in this order: the first leaves a few millionths of the load, the
 second up to 0.03 % in standing; the first is now and then more than the optimiser can do."""
 LOG: Final = "optimiser.log"
+NO_BODY: Final = 1e6
+"""Beyond any force (N) and moment (N m) in a living spine; where OpenSim writes more, or no number, it is no answer."""
 
 
 def solve_with_opensim(
@@ -111,7 +113,7 @@ def run_opensim(
     base = read_base_model(base_osim_path)
     models = personalise(base, [subject], use)
     statics = statics_model(base, models, task, assumptions)
-    write_setup(folder, statics.model, task)
+    write_setup(folder, statics.model, task, statics.passive_torque_nm)
     converged = any(_optimise(folder, tolerance) for tolerance in TOLERANCES)
     run_analysis(folder / JOINT_REACTION)
     found = _read_results(folder, statics, converged=converged)
@@ -129,20 +131,21 @@ class StaticsModel:
     """[5, 3, 3] axes of L5..L1 in ground."""
     fibres_out_of_range: int
     """Fascicles whose fibres are too short or too long to be active; 0 without the force-length relation."""
+    passive_torque_nm: Floats | None
+    """[6, 3] on the upper body of each spinal joint, ground frame; not in the model."""
 
 
 def statics_model(base: BaseModel, models: PersonalModels, task: Task, assumptions: Assumptions) -> StaticsModel:
-    """Turn the one model of `models` into that of a task: posture, actuators, passive moments."""
+    """Turn the one model of `models` into that of a task: posture, actuators, torques of discs and ligaments."""
     model = personal_opensim_model(base, models)
     state = _pose(model, base, models, task)
     bodies = model.getBodySet()
     axes = np.array([rotation(bodies.get(base.bodies[body]), state) for body in base.joint_body[:-1]])
     misfits = _apply_force_length(model, state, base, models) if assumptions.force_length else 0
+    torque = _passive_torques(model, state, base, task) if assumptions.passive_stiffness else None
     _replace_muscles(model, assumptions.min_activation)
-    if assumptions.passive_stiffness:
-        _add_springs(model, task)
     _set_inertias(model)
-    return StaticsModel(model, axes, misfits)
+    return StaticsModel(model, axes, misfits, torque)
 
 
 def _pose(model: Any, base: BaseModel, models: PersonalModels, task: Task) -> Any:
@@ -220,14 +223,12 @@ def _replace_muscles(model: Any, min_activation: float) -> None:
         actuator.setMaxControl(1.0)
 
 
-def _add_springs(model: Any, task: Task) -> None:
-    for name, stiffness in zip(_coordinate_names(), stiffness_nm_per_rad(task).ravel().tolist(), strict=True):
-        spring = opensim.SpringGeneralizedForce(name)
-        spring.setName(f"passive_{name}")
-        spring.setStiffness(stiffness)
-        spring.setRestLength(0.0)
-        spring.setViscosity(0.0)
-        model.addForce(spring)
+def _passive_torques(model: Any, state: Any, base: BaseModel, task: Task) -> Floats:
+    """Torques [6, 3] in ground on the upper bodies that have the moments of `passive_moments` along the coordinates."""
+    bodies = (model.getBodySet().get(base.bodies[body]) for body in base.joint_body)
+    ground = np.matmul(coordinate_axes(task), np.array([rotation(body, state).T for body in bodies]))
+    moments = passive_moments(task)[:, [1, 2, 0]]
+    return np.asarray(np.linalg.solve(ground, moments[:, :, None])[..., 0])
 
 
 def _set_inertias(model: Any) -> None:
@@ -296,6 +297,6 @@ def _first_row(path: Path) -> dict[str, float]:
         raise RefusedError("not_converged", f"OpenSim wrote an empty {path.stem}")
     row = table.getRowAtIndex(0)
     values = {label: float(row[index]) for index, label in enumerate(table.getColumnLabels())}
-    if not np.isfinite(list(values.values())).all():
-        raise RefusedError("not_converged", f"OpenSim wrote values that are not numbers in {path.stem}")
+    if not (np.abs(list(values.values())) < NO_BODY).all():
+        raise RefusedError("not_converged", f"OpenSim wrote nonsense in {path.stem}")
     return values

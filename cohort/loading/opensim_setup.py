@@ -5,7 +5,9 @@ Both the reference engine and the export write this folder. A few things that Op
 - a tool made in Python does not find its states; written to XML and read back it does;
 - the motion file needs at least six rows even for one frame (spline of fifth degree);
 - a JointReaction analysis without a name writes no file;
-- file names in a set-up file are taken from the folder of that file, so the folder can be moved.
+- file names in a set-up file are taken from the folder of that file, so the folder can be moved;
+- with springs in the model JointReaction now and then gives nonsense, of another kind each time: moments of discs and
+  ligaments are therefore given as pairs of torques from outside.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import numpy as np
 import opensim
 
 from cohort.errors import RefusedError
-from cohort.loading.base_model import HANDS, SPINAL_JOINTS, vector
+from cohort.loading.base_model import HANDS, SPINAL_JOINTS, Floats, vector
 from cohort.loading.equilibrium import GRAVITY_M_PER_S2
 from cohort.loading.tasks import Task
 
@@ -26,7 +28,7 @@ STATICS_MODEL: Final = "model_statics.osim"
 POSTURE: Final = "posture.mot"
 RESERVES: Final = "reserve_actuators.xml"
 EXTERNAL_LOADS: Final = "external_loads.xml"
-HAND_LOADS: Final = "hand_loads.mot"
+EXTERNAL_LOADS_DATA: Final = "external_loads.mot"
 STATIC_OPTIMIZATION: Final = "static_optimization.xml"
 JOINT_REACTION: Final = "joint_reaction.xml"
 INVERSE_DYNAMICS: Final = "inverse_dynamics.xml"
@@ -49,18 +51,25 @@ AXES: Final = ("LB", "AR", "FE")
 """Coordinates about x, y and z."""
 
 
-def write_setup(folder: Path, model: Any, task: Task) -> None:
+def write_setup(folder: Path, model: Any, task: Task, passive_torque_nm: Floats | None = None) -> None:
     """Write a statics model (posture as its default values) and all that OpenSim's tools need to solve it.
 
-    Hand loads are forces at the hands' centres of mass, so that hands keep their own mass.
+    Hand loads are forces at the hands' centres of mass, so that hands keep their own mass. `passive_torque_nm` [6, 3]
+    in ground acts on the upper body of each spinal joint, and its opposite on the lower body.
     """
     folder.mkdir(parents=True, exist_ok=True)
     model.finalizeConnections()
     _print(model, folder / STATICS_MODEL)
     _write_motion(folder / POSTURE, _posture(model), in_degrees=True)
     _print(_reserves(), folder / RESERVES)
-    _print(_external_loads(), folder / EXTERNAL_LOADS)
-    _write_motion(folder / HAND_LOADS, _hand_loads(model, task), in_degrees=False)
+    torques = {} if passive_torque_nm is None else _torque_pairs(model, passive_torque_nm)
+    _print(_external_loads(torques), folder / EXTERNAL_LOADS)
+    columns = _hand_loads(model, task) | {
+        f"{name}_torque_{axis}": float(value)
+        for name, (_, torque) in torques.items()
+        for axis, value in zip("xyz", torque, strict=True)
+    }
+    _write_motion(folder / EXTERNAL_LOADS_DATA, columns, in_degrees=False)
     write_static_optimization(folder)
     _print(_analysis(_joint_reaction(), "joint_reaction"), folder / JOINT_REACTION)
     _print(_inverse_dynamics(), folder / INVERSE_DYNAMICS)
@@ -114,11 +123,21 @@ def _hand_loads(model: Any, task: Task) -> dict[str, float]:
     return columns
 
 
-def _external_loads() -> Any:
-    """A force in the direction of ground's axes at the centre of mass of each hand."""
+def _torque_pairs(model: Any, torque_nm: Floats) -> dict[str, tuple[str, Floats]]:
+    """Name -> body and torque [3] in ground: one on the upper and one on the lower body of each spinal joint."""
+    pairs: dict[str, tuple[str, Floats]] = {}
+    for joint, torque in zip(SPINAL_JOINTS, torque_nm, strict=True):
+        frames = model.getJointSet().get(joint)
+        upper, lower = (frame.findBaseFrame().getName() for frame in (frames.getChildFrame(), frames.getParentFrame()))
+        pairs |= {f"{joint}_passive_upper": (upper, torque), f"{joint}_passive_lower": (lower, -torque)}
+    return pairs
+
+
+def _external_loads(torques: Mapping[str, tuple[str, Floats]]) -> Any:
+    """A force in the direction of ground's axes at the centre of mass of each hand, and torques on vertebrae."""
     loads = opensim.ExternalLoads()
-    loads.setName("hand_loads")
-    loads.setDataFileName(HAND_LOADS)
+    loads.setName("external_loads")
+    loads.setDataFileName(EXTERNAL_LOADS_DATA)
     for hand in HANDS:
         force = opensim.ExternalForce()
         force.setName(f"{hand}_load")
@@ -128,6 +147,13 @@ def _external_loads() -> Any:
         force.set_force_identifier(f"{hand}_force_v")
         force.set_point_identifier(f"{hand}_force_p")
         loads.cloneAndAppend(force)
+    for name, (body, _) in torques.items():
+        pair = opensim.ExternalForce()
+        pair.setName(name)
+        pair.set_applied_to_body(body)
+        pair.set_force_expressed_in_body("ground")
+        pair.set_torque_identifier(f"{name}_torque_")
+        loads.cloneAndAppend(pair)
     return loads
 
 

@@ -11,7 +11,7 @@ from cohort.loading.opensim_engine import statics_model
 from cohort.loading.opensim_setup import (
     ACTIVATIONS,
     EXTERNAL_LOADS,
-    HAND_LOADS,
+    EXTERNAL_LOADS_DATA,
     INVERSE_DYNAMICS,
     JOINT_REACTION,
     MOMENTS,
@@ -49,7 +49,7 @@ def write_osim_folder(folder: Path, posed: PosedSubject) -> None:
         raise OSError(f"OpenSim could not write {MODEL}")
     statics = statics_model(posed.base, posed.models, posed.task, posed.assumptions)
     statics.model.setName(f"{name}_statics")
-    write_setup(folder, statics.model, posed.task)
+    write_setup(folder, statics.model, posed.task, statics.passive_torque_nm)
     (folder / README).write_text(readme(posed), encoding="utf-8")
 
 
@@ -110,7 +110,8 @@ FILES
 {"":26}of 0.01, which is a load of its own, largest in standing, and not in the table.
 {POSTURE:26}the posture (motion format, degrees, the same in every row; OpenSim wants six rows)
 {EXTERNAL_LOADS:26}hand loads: a point force at the centre of mass of each hand, in
-{HAND_LOADS:26}newtons (ground frame) and metres (hand frame). Hands keep their own mass.
+{EXTERNAL_LOADS_DATA:26}newtons (ground frame) and metres (hand frame); hands keep their own mass. With passive
+{"":26}stiffness also a pair of torques (N m, ground frame) at each joint.
 {RESERVES:26}a reserve of 1 N m about each axis of each joint, as dear as a whole muscle fascicle
 {STATIC_OPTIMIZATION:26}set-up of the Analyze tool: muscle activations
 {JOINT_REACTION:26}set-up of the Analyze tool: forces in the joints, from the forces of the former
