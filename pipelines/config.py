@@ -98,6 +98,9 @@ class LoadConfig:
     """Share of exams, at least one a run, that OpenSim solves again."""
     opensim_timeout_s: float = 600.0
     """Per task of one exam."""
+    specific_tension_n_per_cm2: float = 100.0
+    """Muscle force per physiological cross-sectional area in the default base models; published values span 46 to
+    100."""
 
     def __post_init__(self) -> None:
         _check(bool(self.tasks), "load.tasks names no task")
@@ -105,6 +108,8 @@ class LoadConfig:
             _check(task in TASKS, f"load.tasks: no task {task!r}{_nearest(task, TASKS)}; tasks: {', '.join(TASKS)}")
         _check(0 <= self.opensim_sample <= 1, f"load.opensim_sample is between 0 and 1, not {self.opensim_sample}")
         _check(self.opensim_timeout_s > 0, f"load.opensim_timeout_s is positive, not {self.opensim_timeout_s}")
+        tension = self.specific_tension_n_per_cm2
+        _check(10 <= tension <= 300, f"load.specific_tension_n_per_cm2 is between 10 and 300, not {tension}")
 
 
 @dataclass(frozen=True)
