@@ -37,12 +37,21 @@ CARRIERS: Final = ("L3", "L4", "L2", "L1", "thorax", "pelvis")
 
 
 def main() -> None:
-    """Print both studies and the moments of gravity of the default models."""
+    """Print both studies, and loads and moments of gravity of the default models."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.osim"
+        _print_table("Default model", _defaults(path))
         _print_table(f"Equal height ({HEIGHT_M:.2f} m) and mass ({MASS_KG:.0f} kg)", _sexes(path))
         _print_table("Default man, abdominal wall carried by", _carriers(path))
         _print_table("Moment of gravity at the joint below, N m", _moments(path), digits=1)
+
+
+def _defaults(path: Path) -> Iterator[tuple[str, Task, list[float]]]:
+    for traits in (MAN, WOMAN):
+        base = _base(lay_out(traits), path)
+        for task in TASKS:
+            loads = axial_n(base, traits.size, task, height_m=base.height_m, mass_kg=base.total_mass_kg)
+            yield f"{traits.size}, {base.height_m:.2f} m, {base.total_mass_kg:.0f} kg", task, loads
 
 
 def _sexes(path: Path) -> Iterator[tuple[str, Task, list[float]]]:
