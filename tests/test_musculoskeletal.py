@@ -190,6 +190,18 @@ def test_rest_angles_of_the_table_point_each_vertebra_at_the_next_centre() -> No
         assert tilt == pytest.approx(np.degrees(np.arctan2(-step[0], step[1])), abs=1e-6)
 
 
+def test_women_stand_with_more_lordosis_and_as_upright_a_thorax() -> None:
+    man, woman = (lay_out(Traits.of(sex)).posture for sex in SEXES)
+
+    def tilt(axes: np.ndarray) -> float:
+        return float(np.degrees(np.arctan2(axes[1, 0], axes[0, 0])))
+
+    assert tilt(woman["pelvis"]) - tilt(man["pelvis"]) == pytest.approx(-7.3)
+    assert tilt(woman["thorax"]) == pytest.approx(0.0, abs=1e-6)
+    steps = [tilt(woman[level]) - tilt(man[level]) for level in ("pelvis", *LUMBAR, "thorax")]
+    assert steps == sorted(steps)
+
+
 def test_abdomen_is_carried_by_l3_and_stays_upright_at_rest(male: Path) -> None:
     base = read_base_model(male)
     abdomen = base.body("abdomen")

@@ -197,7 +197,7 @@ def rows(sex: Sex) -> list[Row]:
 def _row(person: Person, body: str, part: Part) -> Row:
     layout = person.layout
     scale, axes = layout.scale(body), layout.axes[body]
-    place = axes.T @ (part.centre - person.origin(body)) / scale
+    place = layout.posture[body].T @ (part.centre - person.origin(body)) / scale
     centre = axes @ place + layout.origin[body] - layout.published_origin[body]
     values = [*centre, *(np.sqrt(part.gyration) / scale)]
     names = [f"{p}_{a}_m" for p in ("com", "gyration") for a in "xyz"]

@@ -27,6 +27,7 @@ from models.musculoskeletal.tables import (
     of_sex,
     pcsa_ratio,
     read,
+    rest_deg,
     sides,
     xyz,
 )
@@ -129,7 +130,7 @@ def _add_joints(model: Any, layout: Layout, bodies: Mapping[str, Any]) -> None:
                 frame, offset = model.getGround(), np.zeros(3)
             else:
                 frame, offset = bodies[parent], _mirrored(layout.joint_place(row), sign)
-            rest = float(np.radians(float(row["rest_z_deg"])))
+            rest = float(np.radians(rest_deg(row, layout.traits.lordosis)))
             model.addJoint(_joint(row["kind"], row["joint"] + side, frame, offset, rest, bodies[child]))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -28,9 +29,10 @@ MAN: Final = Traits.of("male")
 WOMAN: Final = Traits.of("female")
 STEPS: Final = {
     "man": MAN,
-    "his with her mass distribution": Traits(mass="female", size="male", strength="male"),
-    "his with her body sizes": Traits(mass="male", size="female", strength="male"),
-    "his with her muscle areas": Traits(mass="male", size="male", strength="female"),
+    "his with her mass distribution": replace(MAN, mass="female"),
+    "his with her body sizes": replace(MAN, size="female"),
+    "his with her lordosis": replace(MAN, lordosis="female"),
+    "his with her muscle areas": replace(MAN, strength="female"),
     "woman": WOMAN,
 }
 CARRIERS: Final = ("L3", "L4", "L2", "L1", "thorax", "pelvis")

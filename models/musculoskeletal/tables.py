@@ -2,14 +2,15 @@
 
 All coordinates in the tables are those of the male model, in frames parallel to the pelvis in upright posture (x
 forward, y up, z to the right, metres); only right-sided parts are listed. A woman's are the same times the ratios of
-sex_ratios.csv, body by body along the body's own axes. Masses and their centres are listed for each sex.
+sex_ratios.csv, body by body along the body's own axes; masses and their centres, and rest angles, are listed for each
+sex.
 """
 
 from __future__ import annotations
 
 import csv
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -52,6 +53,8 @@ class Traits:
     """Body mass, its distribution and the centres relative to the bodies' size."""
     size: Sex
     """Stature and the size of all bodies, with joints and path points."""
+    lordosis: Sex
+    """Rest angles of pelvis and lumbar joints."""
     strength: Sex
     """Physiological cross-sectional areas."""
 
@@ -61,7 +64,7 @@ class Traits:
         known = [row["sex"] for row in read("sexes")]
         if sex not in known:
             raise ValueError(f"no base model for sex {sex!r}; known: {sorted(known)}")
-        return cls(mass=sex, size=sex, strength=sex)
+        return cls(mass=sex, size=sex, lordosis=sex, strength=sex)
 
 
 def base_model_sha256(sex: Sex, specific_tension_n_per_cm2: float = SPECIFIC_TENSION_N_PER_CM2) -> str:
@@ -108,7 +111,9 @@ class Layout:
     origin: Mapping[str, Floats]
     """Body -> [3] origin in upright posture, male size."""
     axes: Mapping[str, Floats]
-    """Body -> [3, 3] columns are the body's axes in upright posture."""
+    """Body -> [3, 3] columns are the body's axes in the man's upright posture, that of the tables."""
+    posture: Mapping[str, Floats]
+    """Body -> [3, 3] columns are the body's axes in this model's own upright posture."""
     ratios: Mapping[tuple[str, str], float]
     """(structure, quantity) -> this model's over the male's; 1 throughout for men."""
 
@@ -128,7 +133,7 @@ class Layout:
 
     def upright_place(self, body: str, place: Floats) -> Floats:
         """A point [3] in a body's frame -> in the pelvis frame, upright, at this model's size."""
-        return np.asarray(self.body_origin(body) + self.axes[body] @ place)
+        return np.asarray(self.body_origin(body) + self.posture[body] @ place)
 
     def body_origin(self, body: str) -> Floats:
         """Origin [3] of a body in the pelvis frame, upright, at this model's size."""
@@ -146,9 +151,6 @@ class Layout:
 def lay_out(traits: Traits, *, abdomen_carrier: str | None = None) -> Layout:
     """Lay the tables out; `abdomen_carrier` names a body that carries the abdomen in place of the table's (studies)."""
     joints = tuple(_carried_by(row, abdomen_carrier) if abdomen_carrier else row for row in read("joints"))
-    axes: dict[str, Floats] = {"ground": np.eye(3)}
-    for row in joints:
-        axes[row["child"]] = axes[row["parent"]] @ about_z(float(row["rest_z_deg"]))
     ratios = {(row["structure"], row["quantity"]): float(row["ratio"]) for row in read("sex_ratios")}
     male = dict.fromkeys(ratios, 1.0)
     return Layout(
@@ -157,9 +159,23 @@ def lay_out(traits: Traits, *, abdomen_carrier: str | None = None) -> Layout:
         published_origin={row["frame"]: xyz(row) for row in read("frames")},
         body_of={row["frame"]: row["body"] for row in read("frames")},
         origin={row["child"]: xyz(row) for row in joints},
-        axes=axes,
+        axes=_axes(joints, "male"),
+        posture=_axes(joints, traits.lordosis),
         ratios=ratios if traits.size == "female" else male,
     )
+
+
+def rest_deg(joint: Row, sex: Sex) -> float:
+    """Rest angle of a joint about z, extension positive."""
+    return float(joint["rest_z_deg" if sex == "male" else "rest_z_women_deg"])
+
+
+def _axes(joints: Iterable[Row], sex: Sex) -> dict[str, Floats]:
+    """Axes [3, 3] of all bodies at rest; parents come first in joints.csv."""
+    axes: dict[str, Floats] = {"ground": np.eye(3)}
+    for row in joints:
+        axes[row["child"]] = axes[row["parent"]] @ about_z(rest_deg(row, sex))
+    return axes
 
 
 def _carried_by(row: Row, carrier: str) -> Row:
@@ -174,7 +190,7 @@ def _carried_by(row: Row, carrier: str) -> Row:
                 break
     else:
         angle = 0.0
-    return {**row, "parent": carrier, "rest_z_deg": repr(-angle)}
+    return {**row, "parent": carrier, "rest_z_deg": repr(-angle), "rest_z_women_deg": repr(-angle)}
 
 
 def pcsa_ratio(traits: Traits, group: str) -> float:
