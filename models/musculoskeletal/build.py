@@ -13,10 +13,8 @@ import numpy as np
 import opensim
 
 from models.musculoskeletal.tables import (
-    FOLDER,
     LUMBAR,
     SPECIFIC_TENSION_N_PER_CM2,
-    TABLES,
     Floats,
     Layout,
     Row,
@@ -32,8 +30,10 @@ from models.musculoskeletal.tables import (
     xyz,
 )
 
-__all__ = ["FOLDER", "SPECIFIC_TENSION_N_PER_CM2", "TABLES", "Sex", "base_model_sha256", "build_base_model"]
+__all__ = ["Sex", "base_model_sha256", "build_base_model", "build_laid_out"]
 
+Paths = dict[str, list[tuple[str, Floats]]]
+"""Fascicle -> body and place [3] of each point of its path."""
 ROTATIONS: Final = (("FE", 2), ("LB", 0), ("AR", 1))
 """Coordinates of a spinal joint in order: flexion-extension about z (extension positive), lateral bending about x (to
 the right positive), axial rotation about y (to the left positive)."""
@@ -167,17 +167,16 @@ def _three_rotations(joint: str) -> Any:
 
 
 def _add_fascicles(model: Any, layout: Layout, bodies: Mapping[str, Any], tension_n_per_cm2: float) -> None:
-    points: dict[str, list[tuple[str, Floats]]] = {}
-    for row in read("path_points"):
-        points.setdefault(row["fascicle"], []).append(layout.in_body(row["body"], xyz(row)))
+    paths = _paths(layout)
     male = lay_out(Traits.of("male"))
+    length, male_length = _path_lengths(layout, paths), _path_lengths(male, _paths(male))
     groups: dict[str, list[str]] = {}
     for row in read("fascicles"):
-        stretch = _path_length(layout, row["fascicle"]) / _path_length(male, row["fascicle"])
+        stretch = length[row["fascicle"]] / male_length[row["fascicle"]]
         for side in row["sides"].split():
             sign = 1.0 if side == "right" else -1.0
             muscle = _muscle(f"{row['fascicle']}_{side[0]}", row, layout, stretch, tension_n_per_cm2)
-            for index, (body, point) in enumerate(points[row["fascicle"]]):
+            for index, (body, point) in enumerate(paths[row["fascicle"]]):
                 muscle.addNewPathPoint(f"p{index}", bodies[body], _vec3(_mirrored(point, sign)))
             model.addForce(muscle)
             groups.setdefault(row["group"], []).append(muscle.getName())
@@ -187,14 +186,21 @@ def _add_fascicles(model: Any, layout: Layout, bodies: Mapping[str, Any], tensio
             model.updForceSet().addObjectToGroup(group, member)
 
 
-def _path_length(layout: Layout, fascicle: str) -> float:
-    """Length of a fascicle's path in upright posture."""
-    places = [
-        layout.upright_place(*layout.in_body(row["body"], xyz(row)))
-        for row in read("path_points")
-        if row["fascicle"] == fascicle
-    ]
-    return float(np.linalg.norm(np.diff(places, axis=0), axis=1).sum())
+def _paths(layout: Layout) -> Paths:
+    paths: Paths = {}
+    for row in read("path_points"):
+        paths.setdefault(row["fascicle"], []).append(layout.in_body(row["body"], xyz(row)))
+    return paths
+
+
+def _path_lengths(layout: Layout, paths: Paths) -> dict[str, float]:
+    """Length of each fascicle's path in the model's upright posture."""
+    origin = {body: layout.body_origin(body) for body in layout.origin}
+    lengths = {}
+    for fascicle, path in paths.items():
+        places = [origin[body] + layout.posture[body] @ place for body, place in path]
+        lengths[fascicle] = float(np.linalg.norm(np.diff(places, axis=0), axis=1).sum())
+    return lengths
 
 
 def _muscle(name: str, row: Row, layout: Layout, stretch: float, tension_n_per_cm2: float) -> Any:
