@@ -213,6 +213,14 @@ def test_abdomen_is_carried_by_l3_and_stays_upright_at_rest(male: Path) -> None:
     assert len(crossing) == 4
 
 
+@pytest.mark.parametrize("carrier", ["pelvis", "L4", "L1", "thorax"])
+def test_abdomen_on_another_body_stays_where_it_was(carrier: str) -> None:
+    moved, usual = lay_out(MAN, abdomen_carrier=carrier), lay_out(MAN)
+    assert {row["child"]: row["parent"] for row in moved.joints}["abdomen"] == carrier
+    np.testing.assert_allclose(moved.body_origin("abdomen"), usual.body_origin("abdomen"), atol=1e-12)
+    np.testing.assert_allclose(moved.posture["abdomen"], np.eye(3), atol=1e-7)
+
+
 def test_female_differs_in_masses_sizes_and_strengths_as_the_table_says(male: Path, female: Path) -> None:
     man, woman = read_base_model(male), read_base_model(female)
     ratio = {(row["structure"], row["quantity"]): float(row["ratio"]) for row in read("sex_ratios")}

@@ -179,7 +179,7 @@ def _axes(joints: Iterable[Row], sex: Sex) -> dict[str, Floats]:
 
 
 def _carried_by(row: Row, carrier: str) -> Row:
-    """The joint of the abdomen moved to another parent, with its axes upright as before."""
+    """The joint of the abdomen moved to another parent, with its axes upright in the man's posture as before."""
     if row["child"] != "abdomen":
         return row
     angle = 0.0
