@@ -107,6 +107,9 @@ class LoadConfig:
     """Share of exams, at least one a run, that OpenSim solves again."""
     opensim_timeout_s: float = 600.0
     """Per task of one exam."""
+    specific_tension_n_per_cm2: float = 100.0
+    """Muscle force per physiological cross-sectional area in the default base models; published values span 46 to
+    100."""
     personalise: Personalisation = field(default_factory=Personalisation)
     """Which measurements of a person change the base model; stature and mass always do."""
     impute: bool = False
@@ -122,6 +125,8 @@ class LoadConfig:
         _check(0 <= self.min_activation < 1, f"load.min_activation is from 0 to below 1, not {self.min_activation}")
         _check(0 <= self.opensim_sample <= 1, f"load.opensim_sample is between 0 and 1, not {self.opensim_sample}")
         _check(self.opensim_timeout_s > 0, f"load.opensim_timeout_s is positive, not {self.opensim_timeout_s}")
+        tension = self.specific_tension_n_per_cm2
+        _check(10 <= tension <= 300, f"load.specific_tension_n_per_cm2 is between 10 and 300, not {tension}")
 
     @property
     def all_tasks(self) -> tuple[Task, ...]:

@@ -66,7 +66,8 @@ def prepare(archive: Path, store: Path, config: RunConfig, subjects: Path | None
     create_tables(store)
     device = resolve_device(config.cluster.device)
     networks = check_networks(config.segment.networks)
-    hashes = {code: base_model_sha256(sex) for code, sex in SEXES.items()}
+    tension = config.load.specific_tension_n_per_cm2
+    hashes = {code: base_model_sha256(sex, tension) for code, sex in SEXES.items()}
     names = ", ".join(name for name, _ in networks.values())
     progress.note(f"device {device}; networks {names}")
     return Job(
@@ -78,7 +79,7 @@ def prepare(archive: Path, store: Path, config: RunConfig, subjects: Path | None
         pseudonyms=pseudonyms,
         device=device,
         networks=networks,
-        base_models={code: _base_model(store, code, sha256) for code, sha256 in hashes.items()},
+        base_models={code: _base_model(store, code, sha256, tension) for code, sha256 in hashes.items()},
         artefacts=Artefacts(
             weights={label: read_contract(name).sha256 for label, (name, _) in networks.items()},
             base_models=hashes,
@@ -91,12 +92,12 @@ def prepare(archive: Path, store: Path, config: RunConfig, subjects: Path | None
     )
 
 
-def _base_model(store: Path, code: str, sha256: str) -> Path:
+def _base_model(store: Path, code: str, sha256: str, specific_tension_n_per_cm2: float) -> Path:
     """The base model as .osim in the store, built when its tables are new."""
     path = store / "models" / f"{SEXES[code]}-{sha256[:12]}.osim"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        build_base_model(SEXES[code], path)
+        build_base_model(SEXES[code], path, specific_tension_n_per_cm2)
     return path
 
 
