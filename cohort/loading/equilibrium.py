@@ -14,6 +14,7 @@ import numpy as np
 from cohort.loading.assumptions import Assumptions
 from cohort.loading.base_model import BaseModel, Flags, Floats
 from cohort.loading.dual_newton import solve_equilibria
+from cohort.loading.opensim_geometry import wrapped_wrenches
 from cohort.loading.personalise import PersonalModels
 from cohort.loading.tasks import Task
 
@@ -101,7 +102,7 @@ def fascicle_wrenches(base: BaseModel, models: PersonalModels, pose: Pose) -> Fl
     """Wrench [subject, joint, 6, fascicle] of each fascicle at unit tension.
 
     A straight piece pulls its two ends towards each other; it loads the joints that lie between the two bodies. The
-    moment arms are thus exact for paths of straight pieces.
+    moment arms are thus exact for paths of straight pieces; OpenSim gives those of fascicles around surfaces.
     """
     turned = np.matmul(pose.rotation[:, base.point_body], models.point_m[:, :, :, None])[..., 0]
     points = pose.origin_m[:, base.point_body] + turned
@@ -118,6 +119,8 @@ def fascicle_wrenches(base: BaseModel, models: PersonalModels, pose: Pose) -> Fl
         about_joint = moment - np.cross(pose.origin_m[:, body][:, None], pull)
         wrench[:, joint, :3] = np.add.reduceat(pull * acting, first, axis=1).transpose(0, 2, 1)
         wrench[:, joint, 3:] = np.add.reduceat(about_joint * acting, first, axis=1).transpose(0, 2, 1)
+    if base.wrapped.any():
+        wrench[..., base.wrapped] = wrapped_wrenches(base, models, pose)
     return wrench
 
 

@@ -9,7 +9,7 @@ from typing import Final, Literal
 import numpy as np
 
 from cohort.loading.assumptions import Personalisation
-from cohort.loading.base_model import BaseModel, Floats
+from cohort.loading.base_model import BaseModel, Floats, Geometry
 from cohort.loading.curvature import Curvature, frame_along, has_variant, measure_curvature
 from cohort.loading.strength import measure_strength
 from cohort.loading.subject import LoadingSubject
@@ -23,6 +23,10 @@ class PersonalModels:
     """Models of many subjects; arrays as in `BaseModel` with the subject as first axis."""
 
     base_name: str
+    geometry: Geometry
+    """Where lines of action come from."""
+    body_scale: Floats
+    """[subject, body, 3] size of each body against the base model's, along its axes."""
     mass_kg: Floats
     """[subject, body]"""
     com_m: Floats
@@ -71,6 +75,8 @@ def personalise(
     parent_scale = scale[:, np.maximum(base.parent, 0)]
     return PersonalModels(
         base_name=base.name,
+        geometry=base.geometry,
+        body_scale=scale,
         mass_kg=base.mass_kg * mass[:, None],
         com_m=base.com_m * scale,
         rest_rotation=rotation,

@@ -105,7 +105,7 @@ def load_rows(
                 n_saturated=found.n_saturated,
                 reserve_max_nm=float(np.abs(found.reserve_nm).max()),
                 base_model=models.base_name,
-                geometry="polygon",
+                geometry=models.geometry,
                 height_source=models.height_source[number],
                 mass_source=models.mass_source[number],
                 curvature_source=models.curvature_source[number],
