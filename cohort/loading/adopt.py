@@ -96,7 +96,7 @@ class _Frame:
     """[3, 3] columns are the axes in ground."""
 
     def out(self, point: Floats) -> Floats:
-        return self.origin + self.axes @ point
+        return np.asarray(self.origin + self.axes @ point)
 
     def inverse(self, point: Floats) -> Floats:
         return np.asarray(self.axes.T @ (point - self.origin))
@@ -341,12 +341,13 @@ def _nearest(name: str, known: Iterable[str]) -> str:
 def _inertia(body: Any) -> Floats:
     moments, products = body.getInertia().getMoments(), body.getInertia().getProducts()
     xy, xz, yz = vector(products)
-    return np.diag(vector(moments)) + np.array([[0.0, xy, xz], [xy, 0.0, yz], [xz, yz, 0.0]])
+    xx, yy, zz = vector(moments)
+    return np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
 
 
 def _crosses(points: Sequence[tuple[str, Floats]]) -> bool:
     """Whether the points are not all on the same side of every spinal joint."""
-    return len({0 if body == "pelvis" else SPINE.index(body if body in SPINE else "thorax") + 1 for body, _ in points}) > 1
+    return len({body if body in ("pelvis", *SPINE) else "thorax" for body, _ in points}) > 1
 
 
 def _shortest_turn(start: Floats, end: Floats) -> Floats:
@@ -356,5 +357,5 @@ def _shortest_turn(start: Floats, end: Floats) -> Floats:
     skew = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
     cosine = float(start @ end)
     if cosine < -1.0 + 1e-9:
-        return np.diag([1.0, -1.0, -1.0])
+        return np.array([[1.0, 0.0, 0.0], [0.0, -1.0, 0.0], [0.0, 0.0, -1.0]])
     return np.eye(3) + skew + skew @ skew / (1.0 + cosine)

@@ -157,7 +157,8 @@ def scale_wrap_surface(surface: Any, generic: Any, scale: Floats) -> None:
 
 def body_fixed_xyz(R: Floats) -> Floats:
     """Angles [3] of R = Rx Ry Rz [3, 3], OpenSim's convention for the orientation of frames and wrap surfaces."""
-    return np.array([np.arctan2(-R[1, 2], R[2, 2]), np.arcsin(np.clip(R[0, 2], -1.0, 1.0)), np.arctan2(-R[0, 1], R[0, 0])])
+    about_y = np.arcsin(np.clip(R[0, 2], -1.0, 1.0))
+    return np.array([np.arctan2(-R[1, 2], R[2, 2]), about_y, np.arctan2(-R[0, 1], R[0, 0])])
 
 
 def _three_rotations(joint: str) -> Any:

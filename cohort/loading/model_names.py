@@ -1,4 +1,4 @@
-"""Names of joints, bodies and muscles of base models from elsewhere: what `cohort.loading.adopt` has to know of them."""
+"""What joints, bodies and muscles are called in base models from elsewhere; see `cohort.loading.adopt`."""
 
 from __future__ import annotations
 
@@ -110,23 +110,26 @@ _ESTIMATED_HEIGHT_M: Final = 1.80
 legs of both models come from one of a man of 1.8 m."""
 
 READY: Final[Mapping[str, ModelNames]] = {
-    "bidmc": ModelNames(carried={"Abdomen": "L3"}, height_m=1.75),
+    "bidmc": ModelNames(carried={"Abdomen": "L2"}, height_m=1.75),
     "lfb": ModelNames(
         joints=(*_CHRISTOPHY_JOINTS, "L1_T12_IVD_jnt"),
         arms=("humerus_r", "humerus_l"),
         hands=("hand_r", "hand_l"),
-        carried={"Abdomen": "L3"},
+        carried={"Abdomen": "L2"},
         height_m=_ESTIMATED_HEIGHT_M,
     ),
     "fbls": ModelNames(
         joints=(*_CHRISTOPHY_JOINTS, "Torsojnt"),
         arms=("humerus_r", "humerus_l"),
         hands=("hand_r", "hand_l"),
-        carried={"Abdomen": "L3", "LB_wrap": "L3"},
+        carried={"Abdomen": "L2", "LB_wrap": "L3"},
         centres_m={"T12_L1": (-0.0104, 0.0275, 0.0)},
         height_m=_ESTIMATED_HEIGHT_M,
     ),
 }
 """Ready tables: models after Bruno et al. 2015, the lifting full-body model (Beaucage-Gauvreau et al. 2019) and the
 full-body lumbar spine model (Raabe & Chaudhari 2016), whose torso turns about a point far below T12/L1: the centre is
-that of the lifting model, whose vertebrae have the same frames."""
+that of the lifting model, whose vertebrae have the same frames.
+
+Of all bodies L2 brings the points of the abdomen, and L3 the lumbar wrap surface, closest to where the couplers of the
+last two bring them in lumbar flexion of 45 degrees (tests/test_loading_adopt.py)."""
