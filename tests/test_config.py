@@ -8,6 +8,7 @@ import pytest
 
 from cohort.archive.candidates import SelectRules
 from cohort.errors import ConfigurationError
+from cohort.loading.model_names import READY
 from pipelines.config import LoadConfig, RunConfig, read_config, resolved_toml
 
 
@@ -85,6 +86,16 @@ def test_values_are_read_with_their_types(tmp_path: Path) -> None:
         ("[load]\ntasks = []", "load.tasks names no task"),
         ("[load]\ntasks = ['standin']", "no task 'standin', did you mean 'standing'"),
         ("[segment]\nnetworks = ['disc']", "segment.networks must be names"),
+        ("[load.base_models]\nmale = 1", "load.base_models.male must be a path"),
+        ("[load.base_models]\nman = 'a.osim'", r"unknown key 'man' in \[load.base_models\], did you mean 'male'"),
+        ("[load.base_models]\nnames = 'lfbs'", "load.base_models.names: no table 'lfbs', did you mean 'lfb'"),
+        ("[load.base_models]\nnames = 3", "load.base_models.names must be a table or one of bidmc, lfb, fbls"),
+        ("[load.base_models.names]\njoint = []", "unknown key 'joint' .* did you mean 'joints'"),
+        ("[load.base_models.names]\njoints = ['a']", "joints are six"),
+        ("[load.base_models.names]\nheight_m = 'x'", "names.height_m must be a number"),
+        ("[load.base_models.names.carried]\nAbdomen = 3", "names.carried must be names"),
+        ("[load.base_models.names.carried]\nAbdomen = 'L9'", "no body 'L9'"),
+        ("[load.base_models.names.centres_m]\nT12_L1 = ['a']", "centres_m.T12_L1 must be a list of numbers"),
         ("cluster = 3", "cluster must be a table"),
         ("[review]\noverlays = 1", "review.overlays must be true or false"),
         ("[privacy]\nkey_file = 1", "privacy.key_file must be a path"),
@@ -102,8 +113,46 @@ def test_file_that_is_not_there(tmp_path: Path) -> None:
         read_config(tmp_path / "none.toml")
 
 
+OWN_NAMES = """
+[load.base_models]
+male = "own/man.osim"
+[load.base_models.names]
+pelvis = "Becken"
+hands = ["right hand", "left hand"]
+height_m = 1.8
+sacral_slope_deg = 35
+carried = { "Abdomen 1" = "L2" }
+[load.base_models.names.groups]
+psoas = 'Ps\\d+_".*'
+[load.base_models.names.centres_m]
+T12_L1 = [-0.01, 0.03, 0]
+"""
+
+
+def test_own_base_models_with_a_table_of_names(tmp_path: Path) -> None:
+    found = read_config(written(tmp_path, OWN_NAMES)).load.base_models
+    assert (found.male, found.female) == (tmp_path / "own/man.osim", None)
+    assert found.names.pelvis == "Becken"
+    assert found.names.joints == READY["bidmc"].joints
+    assert found.names.groups == {"psoas": 'Ps\\d+_".*'}
+    assert found.names.centres_m == {"T12_L1": (-0.01, 0.03, 0.0)}
+    assert (found.names.height_m, found.names.sacral_slope_deg) == (1.8, 35.0)
+
+
+def test_ready_tables_of_names_are_told_by_name(tmp_path: Path) -> None:
+    config = read_config(written(tmp_path, '[load.base_models]\nfemale = "w.osim"\nnames = "lfb"\n'))
+    assert config.load.base_models.names == READY["lfb"]
+    assert 'names = "lfb"' in resolved_toml(config)
+
+
 @pytest.mark.parametrize(
-    "text", ["", "[cluster]\nworkers = 2\n[select]\naccept_t2_axial = true\n[load]\ntasks = ['standing']\n"]
+    "text",
+    [
+        OWN_NAMES,
+        '[load.base_models]\nfemale = "w.osim"\nnames = "fbls"\n',
+        "",
+        "[cluster]\nworkers = 2\n[select]\naccept_t2_axial = true\n[load]\ntasks = ['standing']\n",
+    ],
 )
 def test_resolved_file_gives_the_same_configuration(tmp_path: Path, text: str) -> None:
     config = read_config(written(tmp_path, text))
