@@ -358,4 +358,4 @@ def _shortest_turn(start: Floats, end: Floats) -> Floats:
     cosine = float(start @ end)
     if cosine < -1.0 + 1e-9:
         return np.array([[1.0, 0.0, 0.0], [0.0, -1.0, 0.0], [0.0, 0.0, -1.0]])
-    return np.eye(3) + skew + skew @ skew / (1.0 + cosine)
+    return np.asarray(np.eye(3) + skew + skew @ skew / (1.0 + cosine))

@@ -6,7 +6,7 @@ placed where the batch engine has posed them, and only the fascicles that wrap.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -38,16 +38,18 @@ def wrapped_wrenches(base: BaseModel, models: PersonalModels, pose: Posed) -> Fl
     `cohort.loading.equilibrium`. Raises ConfigurationError where OpenSim cannot place the model.
     """
     paths = _paths_of(base)
-    found = np.zeros((len(pose.origin_m), len(base.joint_body), 6, int(base.wrapped.sum())))
+    found = np.zeros((len(pose.origin_m), len(base.joint_body), int(base.wrapped.sum()), 6))
     for subject in range(len(found)):
         paths.place(base, models, pose, subject)
-        centres = pose.origin_m[subject, base.joint_body]
-        for fascicle, forces in enumerate(paths.forces(base, pose, subject)):
-            for body, point, pull in forces:
-                at = base.distal[:, body]
-                found[subject, at, :3, fascicle] += pull
-                found[subject, at, 3:, fascicle] += np.cross(point - centres[at], pull)
-    return found
+        touch = paths.contacts(base)
+        turned = np.matmul(pose.rotation[subject, touch.body], touch.point_m[:, :, None])[:, :, 0]
+        places = pose.origin_m[subject, touch.body] + turned
+        wrench = np.concatenate([touch.pull, np.cross(places, touch.pull)], axis=1)
+        for joint, body in enumerate(base.joint_body):
+            carried = base.distal[joint, touch.body]
+            np.add.at(found[subject, joint], touch.fascicle[carried], wrench[carried])
+            found[subject, joint, :, 3:] -= np.cross(pose.origin_m[subject, body], found[subject, joint, :, :3])
+    return found.transpose(0, 1, 3, 2)
 
 
 def wrapped_lengths(base: BaseModel, models: PersonalModels, pose: Posed) -> Floats:
@@ -65,6 +67,18 @@ def _paths_of(base: BaseModel) -> _Paths:
     return _Paths(base)
 
 
+@dataclass(frozen=True, eq=False)
+class _Contacts:
+    fascicle: Integers
+    """[contact] among the wrapped ones."""
+    body: Integers
+    """[contact]"""
+    point_m: Floats
+    """[contact, 3] in the frame of the body."""
+    pull: Floats
+    """[contact, 3] force on the body at unit tension, ground frame."""
+
+
 class _Paths:
     """The wrapped fascicles of one base model in OpenSim, on bodies that are free of each other."""
 
@@ -76,9 +90,9 @@ class _Paths:
         muscles = (self.model.getMuscles().get(name) for name in _wrapped_names(base))
         self.paths = [opensim.GeometryPath.safeDownCast(muscle.updPath()) for muscle in muscles]
         self.points = _points_of(base)
-        self.moving = sorted({int(base.point_body[point]) for points in self.points for point in points})
-        bodies = range(len(base.bodies))
-        self.carriers = sorted({*self.moving, *(body for body in bodies if self._surfaces(base, body).getSize())})
+        with_points = {int(base.point_body[point]) for points in self.points for point in points}
+        with_surfaces = {number for number in range(len(base.bodies)) if self._surfaces(base, number).getSize()}
+        self.carriers = sorted(with_points | with_surfaces)
 
     def place(self, base: BaseModel, models: PersonalModels, pose: Posed, subject: int) -> None:
         """Take over path points, surfaces and places of bodies of one subject.
@@ -102,17 +116,18 @@ class _Paths:
         except RuntimeError as error:
             raise ConfigurationError("OpenSim cannot place the wrapped fascicles of the base model") from error
 
-    def forces(self, base: BaseModel, pose: Posed, subject: int) -> Iterator[list[tuple[int, Floats, Floats]]]:
-        """Of each fascicle: body, place [3] in ground and pull [3] at unit tension, wherever it touches a body."""
-        for path in self.paths:
+    def contacts(self, base: BaseModel) -> _Contacts:
+        """Where the placed fascicles pull on bodies."""
+        fascicle, body, point, pull = [], [], [], []
+        for number, path in enumerate(self.paths):
             found = opensim.ArrayPointForceDirection()
             path.getPointForceDirections(self.state, found)
-            forces = []
             for one in (found.get(index) for index in range(found.getSize())):
-                body = base.body(one.frame().findBaseFrame().getName())
-                place = pose.origin_m[subject, body] + pose.rotation[subject, body] @ vector(one.point())
-                forces.append((body, place, vector(one.direction())))
-            yield forces
+                fascicle.append(number)
+                body.append(base.body(one.frame().findBaseFrame().getName()))
+                point.append(vector(one.point()))
+                pull.append(vector(one.direction()))
+        return _Contacts(np.array(fascicle), np.array(body), np.array(point), np.array(pull))
 
     def _surfaces(self, base: BaseModel, body: int) -> Any:
         return self.model.getBodySet().get(base.bodies[body]).getWrapObjectSet()
