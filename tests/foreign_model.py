@@ -86,6 +86,8 @@ class _Builder:
             }
             for number, (name, points) in enumerate(paths.items()):
                 self._muscle(f"{name}_{side}", points, sign, 100.0 + 20.0 * number)
+            deep = [("thoracic11", (-0.05, 0.02, 0.01)), ("lumbar2", (-0.05, 0.01, 0.02))]
+            self._muscle("multifidus_L2_T11" + ("" if side == "r" else "_L"), deep, sign, 90.0)
 
     def _body(self, name: str, mass: float, centre: tuple[float, float, float]) -> None:
         inertia = opensim.Inertia(0.02 + mass * 0.01, 0.01 + mass * 0.008, 0.015 + mass * 0.01)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -33,6 +34,8 @@ assumptions of the default model (models/musculoskeletal/landmarks.csv)."""
 PUBLISHED_HEIGHT_M: Final = 1.75
 MIN_MASS_KG: Final = 1e-3
 """A lighter body of the adopted model has no mass in the file: its loads would be wrong."""
+MEDIAN_M: Final = 0.002
+"""Nearer to the median plane the place of a muscle does not tell its side (own choice)."""
 UPRIGHT_COSINE: Final = 0.8
 """Of the angle between the line L5/S1 to T12/L1 and the vertical (own choice): others do not stand."""
 
@@ -237,9 +240,22 @@ class _Source:
         crossing = [muscle for muscle in found if _crosses(paths.get(muscle.getName(), []))]
         self._refuse([] if crossing else ["a spinal joint"], "has no muscle that crosses")
         names = [muscle.getName() for muscle in crossing]
-        self._refuse([name for name in names if self.names.side_of(name) is None], "does not tell the side of")
-        self._refuse([name for name in names if self.names.group_of(name) is None], "has no (or no single) group for")
-        return [self._fascicle(muscle, paths[muscle.getName()]) for muscle in crossing]
+        without_group = [name for name in names if self.names.group_of(name) is None]
+        without_side = [f"{name} (its side)" for name in names if self._side(name, paths[name]) is None]
+        self._refuse([*without_group, *without_side], "has fascicles without a group, with several, or without a side:")
+        made = [self._fascicle(muscle, paths[muscle.getName()]) for muscle in crossing]
+        twice = [name for name, times in Counter(fascicle.name for fascicle in made).items() if times > 1]
+        self._refuse(twice, "has two fascicles of the name")
+        return made
+
+    def _side(self, muscle: str, points: Sequence[tuple[str, Floats]]) -> str | None:
+        """Side by name, else by place; None where the two contradict each other or neither tells."""
+        z = float(np.mean([place[2] for _, place in points]) - self.frames["pelvis"].origin[2])
+        by_place = None if abs(z) < MEDIAN_M else "_r" if z > 0.0 else "_l"
+        by_name = self.names.side_of(muscle)
+        if by_name is None:
+            return by_place
+        return by_name if by_place in (None, by_name) else None
 
     def _path(self, muscle: Any) -> Any:
         path = opensim.GeometryPath.safeDownCast(muscle.updPath())
@@ -261,7 +277,7 @@ class _Source:
     def _fascicle(self, muscle: Any, points: Sequence[tuple[str, Floats]]) -> Fascicle:
         name, wraps = muscle.getName(), self._path(muscle).getWrapSet()
         return Fascicle(
-            name=self.names.stem_of(name) + str(self.names.side_of(name)),
+            name=self.names.stem_of(name) + str(self._side(name, points)),
             group=str(self.names.group_of(name)),
             strength_n=muscle.getMaxIsometricForce(),
             optimal_fibre_m=muscle.getOptimalFiberLength(),

@@ -23,7 +23,7 @@ MUSCLES: Final[Mapping[str, str]] = {
     "psoas": "Ps_.*",
     "quadratus_lumborum": "QL_.*",
     "rectus_abdominis": "rect_abd.*",
-    "external_oblique": "EO.*",
+    "external_oblique": "EO.*|E\\d.*",
     "internal_oblique": "IO.*",
     "transversus_abdominis": "TR\\d.*",
     "latissimus_dorsi": "LD_.*",
@@ -50,7 +50,8 @@ class ModelNames:
     """Bodies that hang from the shoulders, right and left."""
     hands: tuple[str, ...] = ("hand_R", "hand_L")
     sides: tuple[str, ...] = ("_r", "_l")
-    """How names of muscles end, right and left."""
+    """How names of muscles end, right and left, in capitals or not; where neither fits, the place of the muscle tells
+    (in models after Bruno et al. 2015 some right ones have no ending)."""
     groups: Mapping[str, str] = field(default_factory=lambda: dict(MUSCLES))
     """Group of muscles (`cohort.loading.base_model.MUSCLE_OF_GROUP`) -> regular expression of the whole name without
     the side."""
@@ -85,12 +86,13 @@ class ModelNames:
 
     def side_of(self, muscle: str) -> str | None:
         """The ending `_r` or `_l` of adopted names; None where the name ends otherwise."""
-        right, left = self.sides
-        return "_r" if muscle.endswith(right) else "_l" if muscle.endswith(left) else None
+        right, left = (muscle.lower().endswith(side.lower()) for side in self.sides)
+        return "_r" if right else "_l" if left else None
 
     def stem_of(self, muscle: str) -> str:
         """Name of a muscle without its side."""
-        return muscle.removesuffix(self.sides[0]).removesuffix(self.sides[1])
+        endings = {"_r": self.sides[0], "_l": self.sides[1], None: ""}
+        return muscle[: len(muscle) - len(endings[self.side_of(muscle)])]
 
     def group_of(self, muscle: str) -> str | None:
         """Group of a muscle; None where no pattern, or more than one, fits."""
