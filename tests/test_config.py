@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -177,3 +178,13 @@ def test_the_url_of_a_network_is_kept_as_it_is(tmp_path: Path) -> None:
     path.write_text(f'[segment.networks]\ndisc = "{url}"\nmuscle = "https://example.org/muscle.json"\n')
     networks = read_config(path).segment.networks
     assert (networks["disc"], networks["muscle"]) == (url, "https://example.org/muscle.json")
+
+
+@pytest.mark.parametrize("page", ["configuration.md", "base-models.md"])
+def test_examples_of_the_documentation_are_configurations(tmp_path: Path, page: str) -> None:
+    text = (Path(__file__).parents[1] / "docs" / page).read_text(encoding="utf-8")
+    examples = re.findall(r"```toml\n(.*?)```", text, flags=re.DOTALL)
+    assert examples
+    for example in examples:
+        config = read_config(written(tmp_path, example))
+        assert read_config(written(tmp_path, resolved_toml(config))) == config

@@ -202,7 +202,12 @@ class _Source:
 
     def place(self, body: str) -> _Frame:
         """A body of the file in ground, with the arms hanging."""
-        here, turn = self._place(body), self._hanging.get(self.carrier(body))
+        return self._moved(body, self.bodies[body] if body in self.bodies else self.model.getGround())
+
+    def _moved(self, body: str, fixed: Any) -> _Frame:
+        """An OpenSim frame that is fixed in a body, in ground, with the arms hanging."""
+        here = _Frame(vector(fixed.getPositionInGround(self.state)), rotation(fixed, self.state))
+        turn = self._hanging.get(self.carrier(body))
         return here if turn is None else _Frame(turn.out(here.origin), turn.axes @ here.axes)
 
     @cached_property
@@ -288,32 +293,22 @@ class _Source:
         )
 
     def _wrap(self, muscle: Any, around: Any) -> Wrap:
-        surface = self._wrap_objects[around.getWrapObjectName()]
+        surface = around.getWrapObject()
         body = _base(surface.getFrame())
-        here = self.place(body)
         local = opensim.Rotation()
         local.setRotationToBodyFixedXYZ(surface.get_xyz_body_rotation())
-        turn = here.axes @ np.array([[local.get(row, column) for column in range(3)] for row in range(3)])
+        turn = np.array([[local.get(row, column) for column in range(3)] for row in range(3)])
+        carrying = self._moved(body, surface.getFrame())
         frame = self.frames[self.carrier(body)]
         return Wrap(
             surface=surface,
             name=f"{body}_{surface.getName()}",
             body=self.carrier(body),
-            centre_m=frame.inverse(here.out(vector(surface.get_translation()))),
-            axes=frame.axes.T @ turn,
+            centre_m=frame.inverse(carrying.out(vector(surface.get_translation()))),
+            axes=frame.axes.T @ carrying.axes @ turn,
             method=around.getMethodName(),
             between=self._active_range(muscle, around),
         )
-
-    @cached_property
-    def _wrap_objects(self) -> dict[str, Any]:
-        """Surfaces by name; as in OpenSim, the first body in the file that has the name wins."""
-        found: dict[str, Any] = {}
-        for body in (self.model.getGround(), *self.bodies.values()):
-            surfaces = body.getWrapObjectSet()
-            for surface in (surfaces.get(index) for index in range(surfaces.getSize())):
-                found.setdefault(surface.getName(), surface)
-        return found
 
     def _active_range(self, muscle: Any, around: Any) -> tuple[int, int]:
         """First and last point of the piece that may wrap, from 1, among the active points; -1 is open."""
