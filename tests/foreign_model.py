@@ -14,6 +14,8 @@ TURNS_DEG = (-19.0, 16.0, 10.0, 6.0, 3.0, -1.0)
 SHARES = (1.0, 1.8, 1.6, 1.1, 0.9, 0.6)
 """Of lumbar flexion, against that of L5/S1."""
 ARMS_OUT_DEG = 80.0
+PSOAS_RANGE = (2, 5)
+"""Points of the psoas between which it may wrap; the fourth is not active with straight hips."""
 
 
 def write_foreign_model(path: Path) -> Path:
@@ -66,6 +68,10 @@ class _Builder:
     def muscles(self) -> None:
         self._wrap("thoracic11", opensim.WrapCylinder(), "Back", (-0.03, 0.05, 0.0))
         self._wrap("Abdomen", opensim.WrapSphere(), "Belly", (0.08, 0.05, 0.0))
+        brim = opensim.PhysicalOffsetFrame("brim", self.body["pelvis"], self._turned((-0.02, -0.05, 0.0)))
+        self.body["pelvis"].addComponent(brim)
+        self.body["brim"] = brim
+        self._wrap("brim", opensim.WrapSphere(), "Brim", (0.01, 0.0, 0.0))
         for side, sign in (("r", 1.0), ("l", -1.0)):
             arm = f"humerus_{side.upper()}"
             paths: dict[str, list[tuple[str, tuple[float, float, float]]]] = {
@@ -88,6 +94,11 @@ class _Builder:
                 self._muscle(f"{name}_{side}", points, sign, 100.0 + 20.0 * number)
             deep = [("thoracic11", (-0.05, 0.02, 0.01)), ("lumbar2", (-0.05, 0.01, 0.02))]
             self._muscle("multifidus_L2_T11" + ("" if side == "r" else "_L"), deep, sign, 90.0)
+
+    def _turned(self, place: tuple[float, float, float]) -> Any:
+        turn = opensim.Rotation()
+        turn.setRotationToBodyFixedXYZ(opensim.Vec3(0.2, -0.1, 0.3))
+        return opensim.Transform(turn, opensim.Vec3(*place))
 
     def _body(self, name: str, mass: float, centre: tuple[float, float, float]) -> None:
         inertia = opensim.Inertia(0.02 + mass * 0.01, 0.01 + mass * 0.008, 0.015 + mass * 0.01)
@@ -153,6 +164,9 @@ class _Builder:
         side = name[-1]
         if name.startswith("Ps"):
             self._add_conditional_points(path, side, sign)
+            path.addPathWrap(self.body["brim"].getWrapObjectSet().get("Brim"))
+            for end, point in enumerate(PSOAS_RANGE):
+                path.updWrapSet().get(0).set_range(end, point)
         if name.startswith("EO"):
             self._add_moving_point(path, side, sign)
         if name.startswith("LTpT"):

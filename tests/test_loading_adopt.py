@@ -255,6 +255,9 @@ def test_conditional_and_moving_points_are_those_of_straight_legs(tmp_path: Path
     np.testing.assert_allclose(places, [(-0.02, -0.05, 0.08), (0.01, -0.06, 0.075), (-0.09, -0.116, 0.094)], atol=1e-12)
     np.testing.assert_allclose(base.point_m[base.point_fascicle == oblique][-1], (0.0, 0.04, 0.11), atol=1e-12)
     assert "glut_max_r" not in base.fascicles
+    adopted = posed(base.osim_path, {})
+    path = _path(adopted.model.getMuscles().get("Ps_L2_TP_r"))
+    assert [path.getWrapSet().get(0).get_range(end) for end in range(2)] == [2, 4]
 
 
 def test_all_missing_names_are_told_with_the_nearest_there_is(tmp_path: Path) -> None:
