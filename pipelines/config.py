@@ -22,6 +22,7 @@ from dask.utils import parse_bytes
 
 from cohort.archive.candidates import SelectRules
 from cohort.errors import ConfigurationError
+from cohort.loading.assumptions import Personalisation
 from cohort.loading.model_names import READY, ModelNames
 from cohort.loading.tasks import TASKS
 
@@ -111,6 +112,10 @@ class LoadConfig:
     """Share of exams, at least one a run, that OpenSim solves again."""
     opensim_timeout_s: float = 600.0
     """Per task of one exam."""
+    personalise: Personalisation = field(default_factory=Personalisation)
+    """Which measurements of a person change the base model; stature and mass always do."""
+    impute: bool = False
+    """Whether a typical height or mass stands in for an unknown one; sex is never imputed."""
     base_models: BaseModelsConfig = field(default_factory=BaseModelsConfig)
 
     def __post_init__(self) -> None:
