@@ -10,7 +10,7 @@ from cohort.errors import ConfigurationError
 from cohort.loading.adopt import adopt_base_model, adoption_sha256
 from cohort.loading.base_model import read_base_model
 from models.musculoskeletal.build import Sex, base_model_sha256, build_base_model
-from pipelines.config import BaseModelsConfig
+from pipelines.config import LoadConfig
 
 SEXES: Final[dict[str, Sex]] = {"M": "male", "F": "female"}
 """DICOM's codes and the base models' names."""
@@ -28,25 +28,26 @@ class StoredModel:
     """`shipped`, or the name of the user's file, without its folder."""
 
 
-def store_base_models(store: Path, own: BaseModelsConfig) -> dict[str, StoredModel]:
+def store_base_models(store: Path, config: LoadConfig) -> dict[str, StoredModel]:
     """Model of each sex (DICOM's code), built or adopted when what it is made from is new.
 
     Raises ConfigurationError for a file of the user that cannot be used, with all names that it lacks.
     """
-    files = {"M": own.male, "F": own.female}
-    return {code: _stored(store, sex, files[code], own) for code, sex in SEXES.items()}
+    files = {"M": config.base_models.male, "F": config.base_models.female}
+    return {code: _stored(store, sex, files[code], config) for code, sex in SEXES.items()}
 
 
-def _stored(store: Path, sex: Sex, file: Path | None, own: BaseModelsConfig) -> StoredModel:
-    sha256 = base_model_sha256(sex) if file is None else adoption_sha256(file, own.names)
+def _stored(store: Path, sex: Sex, file: Path | None, config: LoadConfig) -> StoredModel:
+    tension, names = config.specific_tension_n_per_cm2, config.base_models.names
+    sha256 = base_model_sha256(sex, tension) if file is None else adoption_sha256(file, names)
     path = store / "models" / f"{sex}-{sha256[:12]}.osim"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f"partial-{path.name}")
         if file is None:
-            build_base_model(sex, partial)
+            build_base_model(sex, partial, tension)
         else:
-            adopt_base_model(file, own.names, partial)
+            adopt_base_model(file, names, partial)
             _require_readable(partial, file)
         partial.replace(path)
     return StoredModel(path=path, sha256=sha256, origin="shipped" if file is None else file.name)

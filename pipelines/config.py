@@ -116,6 +116,9 @@ class LoadConfig:
     """Which measurements of a person change the base model; stature and mass always do."""
     impute: bool = False
     """Whether a typical height or mass stands in for an unknown one; sex is never imputed."""
+    specific_tension_n_per_cm2: float = 100.0
+    """Muscle force per physiological cross-sectional area in the default base models; published values span 46 to
+    100."""
     base_models: BaseModelsConfig = field(default_factory=BaseModelsConfig)
 
     def __post_init__(self) -> None:
@@ -124,6 +127,8 @@ class LoadConfig:
             _check(task in TASKS, f"load.tasks: no task {task!r}{_nearest(task, TASKS)}; tasks: {', '.join(TASKS)}")
         _check(0 <= self.opensim_sample <= 1, f"load.opensim_sample is between 0 and 1, not {self.opensim_sample}")
         _check(self.opensim_timeout_s > 0, f"load.opensim_timeout_s is positive, not {self.opensim_timeout_s}")
+        tension = self.specific_tension_n_per_cm2
+        _check(10 <= tension <= 300, f"load.specific_tension_n_per_cm2 is between 10 and 300, not {tension}")
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ def prepare(archive: Path, store: Path, config: RunConfig, subjects: Path | None
     create_tables(store)
     device = resolve_device(config.cluster.device)
     networks = check_networks(config.segment.networks)
-    base_models = store_base_models(store, config.load.base_models)
+    base_models = store_base_models(store, config.load)
     names = ", ".join(name for name, _ in networks.values())
     bases = ", ".join(f"{model.origin} ({code})" for code, model in base_models.items())
     progress.note(f"device {device}; networks {names}; base models {bases}")

@@ -13,7 +13,7 @@ from cohort.loading.base_model import read_base_model
 from cohort.loading.model_names import READY, ModelNames
 from models.musculoskeletal.build import base_model_sha256
 from pipelines.base_models import store_base_models
-from pipelines.config import BaseModelsConfig
+from pipelines.config import BaseModelsConfig, LoadConfig
 
 NAMES = ModelNames(height_m=1.75, carried={"Abdomen": "L2"})
 
@@ -23,7 +23,7 @@ def files(store: Path) -> dict[str, int]:
 
 
 def test_without_own_models_the_shipped_ones_are_in_the_store(tmp_path: Path) -> None:
-    found = store_base_models(tmp_path, BaseModelsConfig())
+    found = store_base_models(tmp_path, LoadConfig())
     assert {code: model.sha256 for code, model in found.items()} == {
         "M": base_model_sha256("male"),
         "F": base_model_sha256("female"),
@@ -34,14 +34,15 @@ def test_without_own_models_the_shipped_ones_are_in_the_store(tmp_path: Path) ->
 
 def test_an_own_model_is_adopted_once_and_again_when_it_or_its_names_change(tmp_path: Path) -> None:
     file = write_foreign_model(tmp_path / "my model.osim")
-    own = BaseModelsConfig(male=file, names=NAMES)
+    own = LoadConfig(base_models=BaseModelsConfig(male=file, names=NAMES))
     first, before = store_base_models(tmp_path / "store", own), files(tmp_path / "store")
     assert first["M"].origin == "my model.osim"
     assert first["F"].origin == "shipped"
     assert read_base_model(first["M"].path).name == "foreign"
     assert store_base_models(tmp_path / "store", own) == first
     assert files(tmp_path / "store") == before
-    other = store_base_models(tmp_path / "store", replace(own, names=replace(NAMES, height_m=1.8)))
+    taller = replace(own, base_models=replace(own.base_models, names=replace(NAMES, height_m=1.8)))
+    other = store_base_models(tmp_path / "store", taller)
     assert other["M"].sha256 != first["M"].sha256
     assert other["M"].path != first["M"].path
     assert other["F"] == first["F"]
@@ -51,7 +52,7 @@ def test_nothing_of_the_users_folders_is_in_the_store(tmp_path: Path) -> None:
     secret = tmp_path / "Geheimrat"
     secret.mkdir()
     own = BaseModelsConfig(female=write_foreign_model(secret / "her.osim"), names=NAMES)
-    stored = store_base_models(tmp_path / "store", own)["F"]
+    stored = store_base_models(tmp_path / "store", LoadConfig(base_models=own))["F"]
     assert b"Geheimrat" not in stored.path.read_bytes()
     assert "Geheimrat" not in stored.origin
 
@@ -59,7 +60,8 @@ def test_nothing_of_the_users_folders_is_in_the_store(tmp_path: Path) -> None:
 def test_a_model_that_cannot_be_used_leaves_nothing_behind(tmp_path: Path) -> None:
     file = write_foreign_model(tmp_path / "mine.osim")
     with pytest.raises(ConfigurationError, match=r"'mine\.osim' has no joint 'L2_L3_IVD_jnt'"):
-        store_base_models(tmp_path / "store", BaseModelsConfig(male=file, names=READY["lfb"]))
+        store_base_models(tmp_path / "store", LoadConfig(base_models=BaseModelsConfig(male=file, names=READY["lfb"])))
     assert files(tmp_path / "store") == {}
+    missing = BaseModelsConfig(male=tmp_path / "none.osim")
     with pytest.raises(ConfigurationError, match=r"'none\.osim' cannot be read"):
-        store_base_models(tmp_path / "store", BaseModelsConfig(male=tmp_path / "none.osim"))
+        store_base_models(tmp_path / "store", LoadConfig(base_models=missing))

@@ -84,6 +84,7 @@ def test_values_are_read_with_their_types(tmp_path: Path) -> None:
         ("[load]\nopensim_sample = true", "load.opensim_sample must be a number"),
         ("[load]\nopensim_sample = 2", "load.opensim_sample is between 0 and 1"),
         ("[load]\nopensim_sample = nan", "load.opensim_sample is between 0 and 1"),
+        ("[load]\nspecific_tension_n_per_cm2 = 0", "load.specific_tension_n_per_cm2 is between 10 and 300"),
         ("[load]\ntasks = 'standing'", "load.tasks must be a list of texts"),
         ("[load]\ntasks = []", "load.tasks names no task"),
         ("[load]\ntasks = ['standin']", "no task 'standin', did you mean 'standing'"),

@@ -162,6 +162,8 @@ def _free_bodies(base: BaseModel) -> Any:
     model.updJointSet().clearAndDestroy()
     for name in base.bodies:
         body = model.updBodySet().get(name)
+        body.setMass(1.0)  # OpenSim wants one of every free body, and no path depends on it
+        body.setInertia(opensim.Inertia(1.0, 1.0, 1.0))
         joint = opensim.FreeJoint(f"free_{name}", model.getGround(), body)
         for index in range(6):
             joint.upd_coordinates(index).setName(f"{name}_{index}")

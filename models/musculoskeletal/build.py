@@ -1,147 +1,76 @@
 """Builds the default spine model, male or female, from the tables of this folder with the OpenSim API.
 
-The tables give every published number in the frames it was published in: those of Christophy et al. 2012, which are
-all parallel to the pelvis in upright posture (x forward, y up, z to the right, metres). The builder turns the frame
-of each lumbar vertebra so that its y axis runs from the centre of rotation below to the one above: along the
-vertebra's own axis, with its origin at the centre below. Only right-sided fascicles, arms and hands are in the
-tables; the left is mirrored.
-
 Nothing here is random or dated: the same tables give the same bytes with the same version of OpenSim.
 """
 
 from __future__ import annotations
 
-import csv
-import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 import opensim
 
-Sex = Literal["male", "female"]
-Floats = npt.NDArray[np.float64]
+from models.musculoskeletal.tables import (
+    LUMBAR,
+    SPECIFIC_TENSION_N_PER_CM2,
+    Floats,
+    Layout,
+    Row,
+    Sex,
+    Traits,
+    base_model_sha256,
+    lay_out,
+    of_sex,
+    pcsa_ratio,
+    read,
+    rest_deg,
+    sides,
+    xyz,
+)
 
-TABLES: Final = ("bodies", "fascicles", "frames", "joints", "landmarks", "path_points", "sexes")
-SPECIFIC_TENSION_N_PER_CM2: Final = 100.0
-"""Bruno et al. 2015 and the models after it use 100 N/cm2; published values span 46 to 100."""
-RADIUS_OF_GYRATION_M: Final = 0.1
-"""Placeholder inertia: the model is solved at rest, where inertia has no effect."""
+__all__ = ["Sex", "base_model_sha256", "build_base_model", "build_laid_out"]
+
+Paths = dict[str, list[tuple[str, Floats]]]
+"""Fascicle -> body and place [3] of each point of its path."""
 ROTATIONS: Final = (("FE", 2), ("LB", 0), ("AR", 1))
 """Coordinates of a spinal joint in order: flexion-extension about z (extension positive), lateral bending about x (to
 the right positive), axial rotation about y (to the left positive)."""
-
-FOLDER: Final = Path(__file__).parent
-Row = dict[str, str]
-
-
-def base_model_sha256(sex: Sex) -> str:
-    """Fingerprint of all that the built model depends on, but for the version of OpenSim: tables, this builder, sex."""
-    digest = hashlib.sha256(sex.encode())
-    for path in [*(FOLDER / f"{table}.csv" for table in TABLES), Path(__file__)]:
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
+VERTEBRA_RADIUS_M: Final = 0.02
+"""Of the cylinders drawn for vertebrae; drawing only."""
+OPACITY: Final = 0.3
+"""Of the ellipsoids drawn for the other bodies."""
 
 
-def build_base_model(sex: Sex, path: Path) -> Path:
+def build_base_model(sex: Sex, path: Path, specific_tension_n_per_cm2: float = SPECIFIC_TENSION_N_PER_CM2) -> Path:
     """Write the default model of one sex to `path` (an .osim file) and return the path.
 
-    Raises ValueError if `sex` is not in sexes.csv or the tables contradict each other.
+    Raises ValueError if `sex` is not in sexes.csv, the specific tension is not positive, or the tables contradict each
+    other.
     """
+    if not specific_tension_n_per_cm2 > 0:
+        raise ValueError(f"the specific tension must be positive, not {specific_tension_n_per_cm2} N/cm2")
+    layout = lay_out(Traits.of(sex))
+    return build_laid_out(layout, path, f"lumbar_cohort_{sex}", specific_tension_n_per_cm2)
+
+
+def build_laid_out(
+    layout: Layout, path: Path, name: str, specific_tension_n_per_cm2: float = SPECIFIC_TENSION_N_PER_CM2
+) -> Path:
+    """Write the model of any layout; `build_base_model` is this for one sex."""
     opensim.Logger.setLevelString("Off")
-    layout = _layout(sex)
     model = opensim.Model()
-    model.setName(f"lumbar_cohort_{sex}")
+    model.setName(name)
     model.set_credits("Lumbar Cohort; every number with its source in models/musculoskeletal/*.csv")
     bodies = _add_bodies(model, layout)
     _add_joints(model, layout, bodies)
-    _add_fascicles(model, layout, bodies)
+    _add_fascicles(model, layout, bodies, specific_tension_n_per_cm2)
     _add_landmarks(model, layout, bodies)
     model.finalizeConnections()
     if not model.printToXML(str(path)):
         raise OSError("OpenSim could not write the model file")
     return path
-
-
-@dataclass(frozen=True, eq=False)
-class _Layout:
-    """The tables of one sex, with all body frames laid out in upright posture (pelvis frame, metres, male size)."""
-
-    sex: Sex
-    mass_kg: float
-    length_scale: float
-    strength_scale: float
-    published_origin: Mapping[str, Floats]
-    """Published frame -> [3] origin."""
-    body_of: Mapping[str, str]
-    """Published frame -> body that carries it."""
-    origin: Mapping[str, Floats]
-    """Body -> [3] origin."""
-    axes: Mapping[str, Floats]
-    """Body -> [3, 3] columns are the body's axes."""
-    joints: tuple[Row, ...]
-
-    def in_body(self, frame: str, point: Floats) -> tuple[str, Floats]:
-        """Express a point [3] of a published frame in the frame of its body, scaled to this sex."""
-        body = self.body_of[frame]
-        return body, self.to_body(body, self.published_origin[frame] + point)
-
-    def to_body(self, body: str, upright: Floats) -> Floats:
-        """Express a point [3] of the upright posture in a body's frame, scaled to this sex."""
-        return np.asarray(self.axes[body].T @ (upright - self.origin[body]) * self.length_scale, dtype=np.float64)
-
-
-def _read(table: str) -> list[Row]:
-    with (FOLDER / f"{table}.csv").open(newline="", encoding="utf-8") as lines:
-        return list(csv.DictReader(lines))
-
-
-def _xyz(row: Row, prefix: str = "") -> Floats:
-    return np.array([float(row[f"{prefix}{axis}_m"]) for axis in "xyz"])
-
-
-def _layout(sex: Sex) -> _Layout:
-    sexes = {row["sex"]: row for row in _read("sexes")}
-    if sex not in sexes:
-        raise ValueError(f"no base model for sex {sex!r}; known: {sorted(sexes)}")
-    frames = {row["frame"]: row for row in _read("frames")}
-    joints = tuple(_read("joints"))
-    axes, origin = _body_frames(frames, joints)
-    return _Layout(
-        sex=sex,
-        mass_kg=float(sexes[sex]["mass_kg"]),
-        length_scale=float(sexes[sex]["length_scale"]),
-        strength_scale=float(sexes[sex]["strength_scale"]),
-        published_origin={name: _xyz(row) for name, row in frames.items()},
-        body_of={name: row["body"] for name, row in frames.items()},
-        origin=origin,
-        axes=axes,
-        joints=joints,
-    )
-
-
-def _body_frames(frames: Mapping[str, Row], joints: tuple[Row, ...]) -> tuple[dict[str, Floats], dict[str, Floats]]:
-    """Axes and origins of all bodies: origins at the joint that carries the body, lumbar y axes from joint to joint."""
-    axes = {row["body"]: np.eye(3) for row in frames.values()}
-    origin = {row["child"]: _xyz(row) for row in joints}
-    spine = [row for row in joints if row["kind"] == "spine"]
-    for below, above in pairwise(spine):
-        if below["child"] != above["parent"]:
-            raise ValueError(f"joints.csv: {above['joint']} does not follow {below['joint']}")
-        y = _xyz(above) - _xyz(below)
-        y /= np.linalg.norm(y)
-        z = np.array([0.0, 0.0, 1.0])
-        axes[below["child"]] = np.column_stack([np.cross(y, z), y, z])
-    return axes, origin
-
-
-def _sides(name: str) -> tuple[tuple[str, float], ...]:
-    """Names and signs of z of a part of the tables: arms and hands are there once and come twice."""
-    return ((f"{name}_r", 1.0), (f"{name}_l", -1.0)) if name in ("arm", "hand") else ((name, 1.0),)
 
 
 def _vec3(values: Floats) -> Any:
@@ -152,40 +81,62 @@ def _mirrored(point: Floats, sign: float) -> Floats:
     return np.asarray(point * np.array([1.0, 1.0, sign]), dtype=np.float64)
 
 
-def _add_bodies(model: Any, layout: _Layout) -> dict[str, Any]:
-    rows = _read("bodies")
-    fraction = {row["body"]: row[f"mass_fraction_{layout.sex}"] for row in rows}
-    above = sum(float(value) * len(_sides(body)) for body, value in fraction.items() if value != "rest")
+def _add_bodies(model: Any, layout: Layout) -> dict[str, Any]:
+    """Bodies with mass, centre and moments of inertia about it; the listed shares are divided by their sum, which is
+    0.9999 in de Leva's table of women."""
+    rows = of_sex(layout.traits.mass, "bodies")
+    share = {row["body"]: float(row["mass_fraction"]) for row in rows}
+    total = sum(value * len(sides(body)) for body, value in share.items())
+    mass = float(of_sex(layout.traits.mass)[0]["mass_kg"])
     bodies: dict[str, Any] = {}
     for row in rows:
-        share = 1.0 - above if fraction[row["body"]] == "rest" else float(fraction[row["body"]])
-        mass = share * layout.mass_kg
-        _, centre = layout.in_body(row["body"], _xyz(row, "com_"))
-        for name, sign in _sides(row["body"]):
-            moment = mass * RADIUS_OF_GYRATION_M**2
-            body = opensim.Body(name, mass, _vec3(_mirrored(centre, sign)), opensim.Inertia(moment, moment, moment))
+        _, centre = layout.in_body(row["body"], xyz(row, "com_"))
+        gyration = xyz(row, "gyration_") * layout.scale(row["body"])
+        own = share[row["body"]] / total * mass
+        for name, sign in sides(row["body"]):
+            body = opensim.Body(name, own, _vec3(_mirrored(centre, sign)), opensim.Inertia(_vec3(own * gyration**2)))
+            _draw(body, row["body"], gyration, layout)
             model.addBody(body)
             bodies[name] = body
     return bodies
 
 
-def _add_joints(model: Any, layout: _Layout, bodies: Mapping[str, Any]) -> None:
+def _draw(body: Any, kind: str, gyration: Floats, layout: Layout) -> None:
+    """Something to look at: vertebrae as cylinders from joint to joint, other parts above the pelvis as ellipsoids of
+    their mass's inertia. No mesh files."""
+    if kind in LUMBAR:
+        above = next(row for row in layout.joints if row["parent"] == kind and row["kind"] == "spine")
+        half = layout.joint_place(above) / 2.0
+        _attach(body, half, opensim.Cylinder(VERTEBRA_RADIUS_M, float(half[1])), 1.0)
+    elif kind not in ("pelvis", "abdomen"):
+        semi_axes = np.sqrt(np.maximum(2.5 * ((gyration**2).sum() - 2.0 * gyration**2), 0.0))
+        centre = body.getMassCenter()
+        _attach(body, np.array([centre.get(i) for i in range(3)]), opensim.Ellipsoid(*map(float, semi_axes)), OPACITY)
+
+
+def _attach(body: Any, place: Floats, shape: Any, opacity: float) -> None:
+    frame = opensim.PhysicalOffsetFrame(f"{body.getName()}_shape", body, opensim.Transform(_vec3(place)))
+    shape.setOpacity(opacity)
+    frame.attachGeometry(shape)
+    body.addComponent(frame)
+
+
+def _add_joints(model: Any, layout: Layout, bodies: Mapping[str, Any]) -> None:
     for row in layout.joints:
-        for child, sign in _sides(row["child"]):
+        for child, sign in sides(row["child"]):
             side = child.removeprefix(row["child"])
             parent = row["parent"] + (side if row["parent"] == "arm" else "")
             if row["parent"] == "ground":
-                frame, offset, turn = model.getGround(), np.zeros(3), np.eye(3)
+                frame, offset = model.getGround(), np.zeros(3)
             else:
-                frame = bodies[parent]
-                offset = _mirrored(layout.to_body(row["parent"], _xyz(row)), sign)
-                turn = layout.axes[row["parent"]].T @ layout.axes[row["child"]]
-            model.addJoint(_joint(row["kind"], row["joint"] + side, frame, offset, turn, bodies[child]))
+                frame, offset = bodies[parent], _mirrored(layout.joint_place(row), sign)
+            rest = float(np.radians(rest_deg(row, layout.traits.lordosis)))
+            model.addJoint(_joint(row["kind"], row["joint"] + side, frame, offset, rest, bodies[child]))
 
 
-def _joint(kind: str, name: str, parent: Any, offset: Floats, turn: Floats, child: Any) -> Any:
-    """Joint with its centre at `offset` [3] of the parent, child frame at the child's origin, rest rotation `turn`."""
-    place = (parent, _vec3(offset), opensim.Vec3(0, 0, float(np.arctan2(turn[1, 0], turn[0, 0]))))
+def _joint(kind: str, name: str, parent: Any, offset: Floats, rest_z_rad: float, child: Any) -> Any:
+    """Joint with its centre at `offset` [3] of the parent, child frame at the child's origin, rest angle about z."""
+    place = (parent, _vec3(offset), opensim.Vec3(0, 0, rest_z_rad))
     here = (child, opensim.Vec3(0), opensim.Vec3(0))
     if kind == "weld":
         return opensim.WeldJoint(name, *place, *here)
@@ -215,15 +166,17 @@ def _three_rotations(joint: str) -> Any:
     return transform
 
 
-def _add_fascicles(model: Any, layout: _Layout, bodies: Mapping[str, Any]) -> None:
-    points: dict[str, list[tuple[str, Floats]]] = {}
+def _add_fascicles(model: Any, layout: Layout, bodies: Mapping[str, Any], tension_n_per_cm2: float) -> None:
+    paths = _paths(layout)
+    male = lay_out(Traits.of("male"))
+    length, male_length = _path_lengths(layout, paths), _path_lengths(male, _paths(male))
     groups: dict[str, list[str]] = {}
-    for row in _read("path_points"):
-        points.setdefault(row["fascicle"], []).append(layout.in_body(row["body"], _xyz(row)))
-    for row in _read("fascicles"):
-        for side, sign in (("r", 1.0), ("l", -1.0)):
-            muscle = _muscle(f"{row['fascicle']}_{side}", row, layout)
-            for index, (body, point) in enumerate(points[row["fascicle"]]):
+    for row in read("fascicles"):
+        stretch = length[row["fascicle"]] / male_length[row["fascicle"]]
+        for side in row["sides"].split():
+            sign = 1.0 if side == "right" else -1.0
+            muscle = _muscle(f"{row['fascicle']}_{side[0]}", row, layout, stretch, tension_n_per_cm2)
+            for index, (body, point) in enumerate(paths[row["fascicle"]]):
                 muscle.addNewPathPoint(f"p{index}", bodies[body], _vec3(_mirrored(point, sign)))
             model.addForce(muscle)
             groups.setdefault(row["group"], []).append(muscle.getName())
@@ -233,17 +186,37 @@ def _add_fascicles(model: Any, layout: _Layout, bodies: Mapping[str, Any]) -> No
             model.updForceSet().addObjectToGroup(group, member)
 
 
-def _muscle(name: str, row: Row, layout: _Layout) -> Any:
+def _paths(layout: Layout) -> Paths:
+    paths: Paths = {}
+    for row in read("path_points"):
+        paths.setdefault(row["fascicle"], []).append(layout.in_body(row["body"], xyz(row)))
+    return paths
+
+
+def _path_lengths(layout: Layout, paths: Paths) -> dict[str, float]:
+    """Length of each fascicle's path in the model's upright posture."""
+    origin = {body: layout.body_origin(body) for body in layout.origin}
+    lengths = {}
+    for fascicle, path in paths.items():
+        places = [origin[body] + layout.posture[body] @ place for body, place in path]
+        lengths[fascicle] = float(np.linalg.norm(np.diff(places, axis=0), axis=1).sum())
+    return lengths
+
+
+def _muscle(name: str, row: Row, layout: Layout, stretch: float, tension_n_per_cm2: float) -> Any:
+    """A fascicle whose fibres and tendon keep their shares of the path."""
     return opensim.Thelen2003Muscle(
         name,
-        float(row["pcsa_cm2"]) * SPECIFIC_TENSION_N_PER_CM2 * layout.strength_scale,
-        float(row["optimal_fibre_length_m"]) * layout.length_scale,
-        float(row["tendon_slack_length_m"]) * layout.length_scale,
+        float(row["pcsa_cm2"]) * tension_n_per_cm2 * pcsa_ratio(layout.traits, row["group"]),
+        float(row["optimal_fibre_length_m"]) * stretch,
+        float(row["tendon_slack_length_m"]) * stretch,
         float(np.radians(float(row["pennation_deg"]))),
     )
 
 
-def _add_landmarks(model: Any, layout: _Layout, bodies: Mapping[str, Any]) -> None:
-    for row in _read("landmarks"):
+def _add_landmarks(model: Any, layout: Layout, bodies: Mapping[str, Any]) -> None:
+    for row in read("landmarks"):
         body = row["frame_body"]
-        model.addMarker(opensim.Marker(row["landmark"], bodies[body], _vec3(layout.to_body(body, _xyz(row)))))
+        own = (row["landmark"], "depth") in layout.ratios
+        place = layout.to_body(body, xyz(row), row["landmark"] if own else body)
+        model.addMarker(opensim.Marker(row["landmark"], bodies[body], _vec3(place)))
