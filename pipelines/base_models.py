@@ -38,7 +38,7 @@ def store_base_models(store: Path, config: LoadConfig) -> dict[str, StoredModel]
 
 
 def _stored(store: Path, sex: Sex, file: Path | None, config: LoadConfig) -> StoredModel:
-    tension, names = config.specific_tension_n_per_cm2, config.base_models.names
+    tension, names = config.specific_tension_n_per_cm2, config.base_models.names.of_sex(sex)
     sha256 = base_model_sha256(sex, tension) if file is None else adoption_sha256(file, names)
     path = store / "models" / f"{sex}-{sha256[:12]}.osim"
     if not path.exists():

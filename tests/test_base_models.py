@@ -65,3 +65,10 @@ def test_a_model_that_cannot_be_used_leaves_nothing_behind(tmp_path: Path) -> No
     missing = BaseModelsConfig(male=tmp_path / "none.osim")
     with pytest.raises(ConfigurationError, match=r"'none\.osim' cannot be read"):
         store_base_models(tmp_path / "store", LoadConfig(base_models=missing))
+
+
+def test_the_female_model_of_a_table_for_both_has_its_own_stature(tmp_path: Path) -> None:
+    file = write_foreign_model(tmp_path / "both.osim")
+    own = BaseModelsConfig(male=file, female=file, names=READY["bidmc"])
+    found = store_base_models(tmp_path / "store", LoadConfig(base_models=own))
+    assert [read_base_model(found[code].path).height_m for code in "MF"] == pytest.approx([1.75, 1.63])

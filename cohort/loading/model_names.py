@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Final
+from dataclasses import dataclass, field, replace
+from typing import Final, Literal
 
 from cohort.errors import ConfigurationError
 from cohort.loading.base_model import ARMS, HANDS, MUSCLE_OF_GROUP, SPINAL_JOINTS
@@ -62,6 +62,8 @@ class ModelNames:
     """Joint of `SPINAL_JOINTS` -> its centre in the frame of its lower body, where the file's joint is elsewhere."""
     height_m: float | None = None
     """Stature, for models without markers `vertex` and `sole`."""
+    female_height_m: float | None = None
+    """Stature of the female model, where one table names a male and a female one."""
     sacral_slope_deg: float = 40.0
     """Slope of the endplate of S1 in the model's posture; mean of adults, Legaye et al. 1998."""
 
@@ -83,6 +85,11 @@ class ModelNames:
                 re.compile(pattern)
             except re.error as error:
                 raise ConfigurationError(f"names of base models: pattern of {group}: {error}") from error
+
+    def of_sex(self, sex: Literal["male", "female"]) -> ModelNames:
+        """The table for the model of one sex: `height_m` is its stature."""
+        height_m = self.height_m if sex == "male" or self.female_height_m is None else self.female_height_m
+        return replace(self, height_m=height_m, female_height_m=None)
 
     def side_of(self, muscle: str) -> str | None:
         """The ending `_r` or `_l` of adopted names; None where the name ends otherwise."""
@@ -112,7 +119,7 @@ _ESTIMATED_HEIGHT_M: Final = 1.80
 legs of both models come from one of a man of 1.8 m."""
 
 READY: Final[Mapping[str, ModelNames]] = {
-    "bidmc": ModelNames(carried={"Abdomen": "L2"}, height_m=1.75),
+    "bidmc": ModelNames(carried={"Abdomen": "L2"}, height_m=1.75, female_height_m=1.63),
     "lfb": ModelNames(
         joints=(*_CHRISTOPHY_JOINTS, "L1_T12_IVD_jnt"),
         arms=("humerus_r", "humerus_l"),
