@@ -121,7 +121,8 @@ LOADING_REASONS: Final[dict[str, str]] = {
     "the shift was held at the limit.",
     "muscle_saturated": "A muscle reached its limit; the load is a lower bound of the demand.",
     "not_in_equilibrium": "Muscles cannot balance the posture; reserve moments were needed.",
-    "not_converged": "The equilibrium solver did not converge.",
+    "fibre_length_out_of_range": "Muscle fibres too short or too long to be active in this posture.",
+    "not_converged": "The equilibrium solver did not converge: not to be used.",
     "engines_disagree": "Batch engine and OpenSim differ by more than 0.5 %.",
     "upstream_untrusted": "Geometry or muscle areas that this load rests on are flagged.",
 }

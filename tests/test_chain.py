@@ -13,7 +13,8 @@ from cohort.archive.pseudonym import Pseudonyms
 from cohort.archive.scan import read_file_rows
 from cohort.archive.source import FileSource
 from cohort.errors import RefusedError
-from cohort.loading.tasks import TASKS
+from cohort.loading.assumptions import Assumptions
+from cohort.loading.tasks import DEFAULT_TASKS, TASKS
 from cohort.stacks import ImageStack, LabelledStack
 from cohort.store.exam import read_exam
 from cohort.store.labels import write_labels
@@ -103,7 +104,14 @@ def measured(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     result = measure(item)
     base = {sex: build_base_model(name, folder / f"{name}.osim") for sex, name in (("M", "male"), ("F", "female"))}
     loading = LoadTask(
-        store, result.path, found.demographics, tuple(TASKS), base, with_opensim=False, opensim_timeout_s=60
+        store=store,
+        measured_path=result.path,
+        demographics=found.demographics,
+        tasks=tuple(TASKS[name] for name in DEFAULT_TASKS),
+        assumptions=Assumptions(),
+        base_models=base,
+        with_opensim=False,
+        opensim_timeout_s=60,
     )
     loads = load(WorkItem(found.exam_id, "load", FINGERPRINT, loading))
     unknown = replace(loading, demographics=replace(found.demographics, height_m=None, weight_kg=None))

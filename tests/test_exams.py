@@ -12,14 +12,17 @@ from mri_rows import gradient_echo, series, spin_echo
 from cohort.archive.candidates import SelectRules
 from cohort.archive.demographics import VertebraCount, read_subjects
 from cohort.archive.pseudonym import Pseudonyms
-from cohort.loading.assumptions import Personalisation
+from cohort.loading.assumptions import Assumptions, Personalisation
+from cohort.loading.tasks import STANDING
 from cohort.rows import ExamRow, FileRow, LedgerRow, QualityRow
 from cohort.tables.buckets import create_tables, read_objects
 from pipelines.exams import Artefacts, Exam, group_exams, plan_exam
 from pipelines.fingerprint import STAGES
 from pipelines.summary import exam_row, update_exam_tables
 
-ARTEFACTS = Artefacts(weights={"disc": "ab"}, base_models={"F": "cd", "M": "ef"}, tasks=("standing",))
+ARTEFACTS = Artefacts(
+    weights={"disc": "ab"}, base_models={"F": "cd", "M": "ef"}, tasks=(STANDING,), assumptions=Assumptions()
+)
 SAGITTAL = spin_echo(560, 11, vendor="Siemens")
 
 

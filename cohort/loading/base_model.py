@@ -115,6 +115,11 @@ class BaseModel:
         return "opensim" if self.wrapped.any() else "polygon"
 
     @property
+    def first_point(self) -> Integers:
+        """[fascicle] index of its first path point."""
+        return np.searchsorted(self.point_fascicle, np.arange(len(self.fascicles)))
+
+    @property
     def total_mass_kg(self) -> float:
         return float(self.mass_kg.sum())
 
