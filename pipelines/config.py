@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import re
 import tomllib
 import types
 import typing
@@ -22,6 +23,7 @@ from dask.utils import parse_bytes
 from cohort.archive.candidates import SelectRules
 from cohort.errors import ConfigurationError
 from cohort.loading.assumptions import Assumptions, Personalisation
+from cohort.loading.model_names import READY, ModelNames
 from cohort.loading.tasks import DEFAULT_TASKS, TASK_KEYS, TASKS, Task
 
 NETWORKS: Final[dict[str, str]] = {"disc": "disc", "vertebral_body": "vertebral_body", "muscle": "muscle"}
@@ -90,6 +92,17 @@ class SegmentConfig:
 
 
 @dataclass(frozen=True)
+class BaseModelsConfig:
+    """Table [load.base_models]: own base models; sexes not given keep the shipped one."""
+
+    male: Path | None = None
+    """An .osim file."""
+    female: Path | None = None
+    names: ModelNames = READY["bidmc"]
+    """Name of a ready table, or a table of its own: what joints, bodies and muscles are called in the files."""
+
+
+@dataclass(frozen=True)
 class LoadConfig:
     """Section [load]."""
 
@@ -107,13 +120,14 @@ class LoadConfig:
     """Share of exams, at least one a run, that OpenSim solves again."""
     opensim_timeout_s: float = 600.0
     """Per task of one exam."""
-    specific_tension_n_per_cm2: float = 100.0
-    """Muscle force per physiological cross-sectional area in the default base models; published values span 46 to
-    100."""
     personalise: Personalisation = field(default_factory=Personalisation)
     """Which measurements of a person change the base model; stature and mass always do."""
     impute: bool = False
     """Whether a typical height or mass stands in for an unknown one; sex is never imputed."""
+    specific_tension_n_per_cm2: float = 100.0
+    """Muscle force per physiological cross-sectional area in the default base models; published values span 46 to
+    100."""
+    base_models: BaseModelsConfig = field(default_factory=BaseModelsConfig)
 
     def __post_init__(self) -> None:
         _check(bool(self.tasks or self.own_tasks), "load.tasks names no task, and there is none in load.own_tasks")
@@ -213,6 +227,8 @@ def _value(kind: Any, value: Any, *, where: str, folder: Path) -> Any:
     """Check one value against the type of its field, and convert it."""
     if isinstance(kind, types.UnionType):
         kind = next(one for one in typing.get_args(kind) if one is not type(None))
+    if kind is ModelNames:
+        return _model_names(value, where=where, folder=folder)
     if is_dataclass(kind):
         _expect(isinstance(value, dict), "a table", where)
         return _build(typing.cast(type, kind), value, where=where, folder=folder)
@@ -233,6 +249,29 @@ def _value(kind: Any, value: Any, *, where: str, folder: Path) -> Any:
         return {name: _task(name, keys, f"{where}.{name}") for name, keys in value.items()}
     _expect(isinstance(value, dict) and all(isinstance(item, str) for item in value.values()), "names", where)
     return {key: _network(name, folder) for key, name in value.items()}
+
+
+def _model_names(value: Any, *, where: str, folder: Path) -> ModelNames:
+    """The name of a ready table, or a table: keys not given are those of Bruno et al. 2015."""
+    if isinstance(value, str):
+        _check(value in READY, f"{where}: no table {value!r}{_nearest(value, READY)}; tables: {', '.join(READY)}")
+        return READY[value]
+    _expect(isinstance(value, dict), f"a table or one of {', '.join(READY)}", where)
+    kinds = typing.get_type_hints(ModelNames)
+    _reject_unknown(value, kinds, where)
+    found = {key: one for key, one in value.items() if key != "centres_m"}
+    found = {key: _value(kinds[key], one, where=f"{where}.{key}", folder=folder) for key, one in found.items()}
+    if "centres_m" in value:
+        found["centres_m"] = _places(value["centres_m"], f"{where}.centres_m")
+    return ModelNames(**found)
+
+
+def _places(value: Any, where: str) -> dict[str, tuple[float, ...]]:
+    _expect(isinstance(value, dict), "a table of places", where)
+    for name, place in value.items():
+        numbers = isinstance(place, list) and all(type(one) in (int, float) for one in place)
+        _expect(numbers, "a list of numbers", f"{where}.{name}")
+    return {name: tuple(map(float, place)) for name, place in value.items()}
 
 
 def _task(name: str, keys: Any, where: str) -> Task:
@@ -281,14 +320,21 @@ def resolved_toml(config: RunConfig) -> str:
 
 def _toml(value: Any) -> str:
     """One value; JSON's notation of text, numbers, booleans and lists is valid TOML."""
+    if value in READY.values():
+        return _toml(next(name for name, table in READY.items() if table == value))
     if isinstance(value, Task):
         return _toml({key: getattr(value, key) for key in TASK_KEYS})
-    if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{key} = {_toml(item)}" for key, item in value.items()) + " }"
     if is_dataclass(value):
-        return _toml({one.name: getattr(value, one.name) for one in fields(value)})
+        pairs = {one.name: getattr(value, one.name) for one in fields(value)}
+        return _toml({name: item for name, item in pairs.items() if item is not None})
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{_key(name)} = {_toml(item)}" for name, item in value.items()) + " }"
     if isinstance(value, tuple):
         return "[" + ", ".join(map(_toml, value)) + "]"
     if isinstance(value, Path):
         return _toml(str(value.absolute()))
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch("[A-Za-z0-9_-]+", name) else _toml(name)

@@ -8,23 +8,19 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
 
 from cluster.local import local_cluster
 from cluster.resources import Device, available_cores, resolve_device
 from cohort.archive.demographics import SubjectTable, read_subjects
 from cohort.archive.pseudonym import Pseudonyms, load_or_create_key
 from cohort.tables.buckets import create_tables
-from models.musculoskeletal.build import Sex, base_model_sha256, build_base_model
 from models.registry import read_contract
+from pipelines.base_models import store_base_models
 from pipelines.config import RunConfig
 from pipelines.exams import Artefacts
 from pipelines.progress import Progress
 from pipelines.segment import check_networks
 from pipelines.window import DaskExecutor, Executor
-
-SEXES: Final[dict[str, Sex]] = {"M": "male", "F": "female"}
-"""DICOM's codes and the base models' names."""
 
 
 def _new_run_id() -> str:
@@ -59,17 +55,17 @@ def prepare(archive: Path, store: Path, config: RunConfig, subjects: Path | None
     Raises
     ------
     ConfigurationError
-        for the key, the device, the networks or the subject table
+        for the key, the device, the networks, the base models or the subject table
     """
     key_file = config.privacy.key_file
     pseudonyms = Pseudonyms(load_or_create_key(key_file, store=store))
     create_tables(store)
     device = resolve_device(config.cluster.device)
     networks = check_networks(config.segment.networks)
-    tension = config.load.specific_tension_n_per_cm2
-    hashes = {code: base_model_sha256(sex, tension) for code, sex in SEXES.items()}
+    base_models = store_base_models(store, config.load)
     names = ", ".join(name for name, _ in networks.values())
-    progress.note(f"device {device}; networks {names}")
+    bases = ", ".join(f"{model.origin} ({code})" for code, model in base_models.items())
+    progress.note(f"device {device}; networks {names}; base models {bases}")
     return Job(
         archive=archive,
         store=store,
@@ -79,10 +75,10 @@ def prepare(archive: Path, store: Path, config: RunConfig, subjects: Path | None
         pseudonyms=pseudonyms,
         device=device,
         networks=networks,
-        base_models={code: _base_model(store, code, sha256, tension) for code, sha256 in hashes.items()},
+        base_models={code: model.path for code, model in base_models.items()},
         artefacts=Artefacts(
             weights={label: read_contract(name).sha256 for label, (name, _) in networks.items()},
-            base_models=hashes,
+            base_models={code: model.sha256 for code, model in base_models.items()},
             tasks=config.load.all_tasks,
             assumptions=config.load.assumptions,
             personalise=config.load.personalise,
@@ -90,15 +86,6 @@ def prepare(archive: Path, store: Path, config: RunConfig, subjects: Path | None
         ),
         progress=progress,
     )
-
-
-def _base_model(store: Path, code: str, sha256: str, specific_tension_n_per_cm2: float) -> Path:
-    """The base model as .osim in the store, built when its tables are new."""
-    path = store / "models" / f"{SEXES[code]}-{sha256[:12]}.osim"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        build_base_model(SEXES[code], path, specific_tension_n_per_cm2)
-    return path
 
 
 class Workers:

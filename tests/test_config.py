@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from cohort.archive.candidates import SelectRules
 from cohort.errors import ConfigurationError
 from cohort.loading.assumptions import Assumptions, Personalisation
+from cohort.loading.model_names import READY
 from cohort.loading.tasks import STANDING, TASKS, Task
 from pipelines.config import LoadConfig, RunConfig, read_config, resolved_toml
 
@@ -105,6 +107,16 @@ def test_values_are_read_with_their_types(tmp_path: Path) -> None:
         ("[load]\nmin_activation = 1.0", "load.min_activation is from 0 to below 1, not 1.0"),
         ("[load]\nforce_length = 1", "load.force_length must be true or false"),
         ("[segment]\nnetworks = ['disc']", "segment.networks must be names"),
+        ("[load.base_models]\nmale = 1", "load.base_models.male must be a path"),
+        ("[load.base_models]\nman = 'a.osim'", r"unknown key 'man' in \[load.base_models\], did you mean 'male'"),
+        ("[load.base_models]\nnames = 'lfbs'", "load.base_models.names: no table 'lfbs', did you mean 'lfb'"),
+        ("[load.base_models]\nnames = 3", "load.base_models.names must be a table or one of bidmc, lfb, fbls"),
+        ("[load.base_models.names]\njoint = []", "unknown key 'joint' .* did you mean 'joints'"),
+        ("[load.base_models.names]\njoints = ['a']", "joints are six"),
+        ("[load.base_models.names]\nheight_m = 'x'", "names.height_m must be a number"),
+        ("[load.base_models.names.carried]\nAbdomen = 3", "names.carried must be names"),
+        ("[load.base_models.names.carried]\nAbdomen = 'L9'", "no body 'L9'"),
+        ("[load.base_models.names.centres_m]\nT12_L1 = ['a']", "centres_m.T12_L1 must be a list of numbers"),
         ("cluster = 3", "cluster must be a table"),
         ("[review]\noverlays = 1", "review.overlays must be true or false"),
         ("[privacy]\nkey_file = 1", "privacy.key_file must be a path"),
@@ -120,6 +132,38 @@ def test_errors_say_what_and_where(tmp_path: Path, text: str, message: str) -> N
 def test_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="cannot be read: No such file"):
         read_config(tmp_path / "none.toml")
+
+
+OWN_NAMES = """
+[load.base_models]
+male = "own/man.osim"
+[load.base_models.names]
+pelvis = "Becken"
+hands = ["right hand", "left hand"]
+height_m = 1.8
+sacral_slope_deg = 35
+carried = { "Abdomen 1" = "L2" }
+[load.base_models.names.groups]
+psoas = 'Ps\\d+_".*'
+[load.base_models.names.centres_m]
+T12_L1 = [-0.01, 0.03, 0]
+"""
+
+
+def test_own_base_models_with_a_table_of_names(tmp_path: Path) -> None:
+    found = read_config(written(tmp_path, OWN_NAMES)).load.base_models
+    assert (found.male, found.female) == (tmp_path / "own/man.osim", None)
+    assert found.names.pelvis == "Becken"
+    assert found.names.joints == READY["bidmc"].joints
+    assert found.names.groups == {"psoas": 'Ps\\d+_".*'}
+    assert found.names.centres_m == {"T12_L1": (-0.01, 0.03, 0.0)}
+    assert (found.names.height_m, found.names.sacral_slope_deg) == (1.8, 35.0)
+
+
+def test_ready_tables_of_names_are_told_by_name(tmp_path: Path) -> None:
+    config = read_config(written(tmp_path, '[load.base_models]\nfemale = "w.osim"\nnames = "lfb"\n'))
+    assert config.load.base_models.names == READY["lfb"]
+    assert 'names = "lfb"' in resolved_toml(config)
 
 
 OWN_TASKS = """
@@ -151,7 +195,13 @@ def test_tasks_of_ones_own_are_run_beside_those_that_ship(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[cluster]\nworkers = 2\n[select]\naccept_t2_axial = true\n[load]\ntasks = ['standing']\n", OWN_TASKS],
+    [
+        OWN_NAMES,
+        '[load.base_models]\nfemale = "w.osim"\nnames = "fbls"\n',
+        "",
+        "[cluster]\nworkers = 2\n[select]\naccept_t2_axial = true\n[load]\ntasks = ['standing']\n",
+        OWN_TASKS,
+    ],
 )
 def test_resolved_file_gives_the_same_configuration(tmp_path: Path, text: str) -> None:
     config = read_config(written(tmp_path, text))
@@ -186,3 +236,13 @@ def test_the_url_of_a_network_is_kept_as_it_is(tmp_path: Path) -> None:
     path.write_text(f'[segment.networks]\ndisc = "{url}"\nmuscle = "https://example.org/muscle.json"\n')
     networks = read_config(path).segment.networks
     assert (networks["disc"], networks["muscle"]) == (url, "https://example.org/muscle.json")
+
+
+@pytest.mark.parametrize("page", ["configuration.md", "base-models.md"])
+def test_examples_of_the_documentation_are_configurations(tmp_path: Path, page: str) -> None:
+    text = (Path(__file__).parents[1] / "docs" / page).read_text(encoding="utf-8")
+    examples = re.findall(r"```toml\n(.*?)```", text, flags=re.DOTALL)
+    assert examples
+    for example in examples:
+        config = read_config(written(tmp_path, example))
+        assert read_config(written(tmp_path, resolved_toml(config))) == config

@@ -112,18 +112,19 @@ def test_sagittal_models_are_symmetric(base: BaseModel, generic: PersonalModels)
         np.testing.assert_allclose(wrench[:, :, right] * mirror, wrench[:, :, right + 1], atol=1e-12)
 
 
-def test_models_with_wrap_surfaces_are_refused(osim_path: Path, tmp_path: Path) -> None:
+def test_models_with_moving_points_are_refused(osim_path: Path, tmp_path: Path) -> None:
     model = opensim.Model(str(osim_path))
-    cylinder = opensim.WrapCylinder()
-    cylinder.setName("ribs")
-    cylinder.set_radius(0.05)
-    cylinder.set_length(0.3)
-    model.getBodySet().get("thorax").addWrapObject(cylinder)
+    point = opensim.MovingPathPoint()
+    point.setName("moving")
+    point.updSocket("parent_frame").setConnecteePath("/bodyset/pelvis")
+    for axis in "xyz":
+        getattr(point, f"set_{axis}_location")(opensim.LinearFunction(0.01, 0.0))
+        point.updSocket(f"{axis}_coordinate").setConnecteePath("/jointset/pelvis/pelvis_tilt")
+    opensim.GeometryPath.safeDownCast(model.getMuscles().get(0).updPath()).updPathPointSet().cloneAndAppend(point)
     model.finalizeConnections()
-    opensim.GeometryPath.safeDownCast(model.getMuscles().get(0).updPath()).addPathWrap(cylinder)
-    model.printToXML(str(tmp_path / "wrapped.osim"))
-    with pytest.raises(ConfigurationError, match="wrap surfaces"):
-        read_base_model(tmp_path / "wrapped.osim")
+    model.printToXML(str(tmp_path / "moving.osim"))
+    with pytest.raises(ConfigurationError, match="moving or conditional"):
+        read_base_model(tmp_path / "moving.osim")
 
 
 def test_files_that_are_no_model_are_refused(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from cohort.errors import ConfigurationError
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
+Geometry = Literal["polygon", "opensim"]
 
 SPINAL_JOINTS: Final = ("L5_S1", "L4_L5", "L3_L4", "L2_L3", "L1_L2", "T12_L1")
 """Joints whose moments must balance, named as in the .osim file; coordinates are `<joint>_FE`, `_LB`, `_AR`."""
@@ -94,6 +95,8 @@ class BaseModel:
     """[segment] index of the first point of each straight piece between two bodies; the second is the next point."""
     segment_fascicle: Integers
     """[segment] ascending; every fascicle has at least one."""
+    wrapped: Flags
+    """[fascicle] whether its path may wrap around a surface: its line of action is then OpenSim's."""
     vertebral_axis: Floats
     """[7, 3] direction of the axes of S1, L5..L1, T12 at rest, in the frames of pelvis, L5..L1, thorax."""
     vertebral_length_m: Floats
@@ -105,6 +108,11 @@ class BaseModel:
     def muscle(self) -> tuple[str | None, ...]:
         """[fascicle] muscle of `cohort.terms`, None for muscles that are not measured (abdominal wall)."""
         return tuple(MUSCLE_OF_GROUP[group] for group in self.group)
+
+    @property
+    def geometry(self) -> Geometry:
+        """Where lines of action come from."""
+        return "opensim" if self.wrapped.any() else "polygon"
 
     @property
     def first_point(self) -> Integers:
@@ -134,7 +142,7 @@ def read_base_model(osim_path: Path) -> BaseModel:
     """Read a model file once; it must have the joints, coordinates, arms and landmarks that this room works with.
 
     Raises ConfigurationError where the file cannot be opened, lacks a joint, body or landmark by name, or has fascicles
-    that are not polygons of fixed points (wrap surfaces, moving points).
+    with moving or conditional points.
     """
     opensim.Logger.setLevelString("Off")
     try:
@@ -202,6 +210,7 @@ class _Reader:
             tendon_slack_m=np.array([muscle.getTendonSlackLength() for muscle in muscles]),
             pennation_rad=np.array([muscle.getPennationAngleAtOptimalFiberLength() for muscle in muscles]),
             **_polygons(list(paths.values()), distal),
+            wrapped=np.array([_path(muscle).getWrapSet().getSize() > 0 for muscle in muscles]),
             vertebral_axis=axis,
             vertebral_length_m=length,
             height_m=float(self._landmark("vertex")[1] - self._landmark("sole")[1]),
@@ -303,9 +312,7 @@ class _Reader:
         return paths
 
     def _points(self, muscle: Any) -> list[tuple[int, Floats]]:
-        path = opensim.GeometryPath.safeDownCast(muscle.updPath())
-        if path is None or path.getWrapSet().getSize() > 0:
-            raise ConfigurationError(f"fascicle {muscle.getName()!r} has wrap surfaces; only via points are supported")
+        path = _path(muscle)
         points = []
         for index in range(path.getPathPointSet().getSize()):
             point = path.getPathPointSet().get(index)
@@ -314,6 +321,13 @@ class _Reader:
             body = point.getParentFrame().findBaseFrame().getName()
             points.append((self.index[body], vector(point.getLocation(self.state))))
         return points
+
+
+def _path(muscle: Any) -> Any:
+    path = opensim.GeometryPath.safeDownCast(muscle.updPath())
+    if path is None:
+        raise ConfigurationError(f"fascicle {muscle.getName()!r} has no path of points")
+    return path
 
 
 def _side_of(fascicle: str) -> str:

@@ -15,6 +15,7 @@ from cohort.loading.assumptions import Assumptions
 from cohort.loading.base_model import BaseModel, Flags, Floats, Integers
 from cohort.loading.dual_newton import solve_equilibria
 from cohort.loading.force_length import stretch_fibres
+from cohort.loading.opensim_geometry import wrapped_lengths, wrapped_wrenches
 from cohort.loading.passive import passive_moments
 from cohort.loading.personalise import PersonalModels
 from cohort.loading.tasks import Task
@@ -170,17 +171,23 @@ def path_points(base: BaseModel, models: PersonalModels, pose: Pose) -> Floats:
 
 
 def fascicle_lengths(base: BaseModel, models: PersonalModels, pose: Pose) -> Floats:
-    """Lengths [subject, fascicle] of whole fascicles, tendon included: sums of their straight pieces."""
+    """Lengths [subject, fascicle] of whole fascicles, tendon included: sums of their straight pieces.
+
+    Fascicles around surfaces have OpenSim's lengths.
+    """
     pieces = np.linalg.norm(np.diff(path_points(base, models, pose), axis=1), axis=2)
     pieces[:, base.first_point[1:] - 1] = 0.0  # from the last point of one fascicle to the first of the next
-    return np.asarray(np.add.reduceat(pieces, base.first_point, axis=1))
+    lengths = np.asarray(np.add.reduceat(pieces, base.first_point, axis=1))
+    if base.wrapped.any():
+        lengths[:, base.wrapped] = wrapped_lengths(base, models, pose)
+    return lengths
 
 
 def fascicle_wrenches(base: BaseModel, models: PersonalModels, pose: Pose) -> Floats:
     """Wrench [subject, joint, 6, fascicle] of each fascicle at unit tension.
 
     A straight piece pulls its two ends towards each other; it loads the joints that lie between the two bodies. The
-    moment arms are thus exact for paths of straight pieces.
+    moment arms are thus exact for paths of straight pieces; OpenSim gives those of fascicles around surfaces.
     """
     points = path_points(base, models, pose).transpose(2, 0, 1)
     start = points[:, :, base.segment_start]
@@ -198,6 +205,8 @@ def fascicle_wrenches(base: BaseModel, models: PersonalModels, pose: Pose) -> Fl
         about_joint = moment[:, :, across] * sign[joint, across] - _cross(centre, force)
         acting = np.concatenate([force, about_joint])
         wrench[:, joint, :, fascicle] = np.add.reduceat(acting, first, axis=2).transpose(2, 1, 0)
+    if base.wrapped.any():
+        wrench[..., base.wrapped] = wrapped_wrenches(base, models, pose)
     return wrench
 
 

@@ -9,6 +9,7 @@ import opensim
 
 from cohort.errors import ConfigurationError
 from cohort.loading.base_model import PELVIS_TILT, BaseModel, Floats
+from cohort.loading.dialect import scale_wrap_surface
 from cohort.loading.personalise import PersonalModels
 
 
@@ -21,6 +22,7 @@ def personal_opensim_model(base: BaseModel, models: PersonalModels) -> Any:
     opensim.Logger.setLevelString("Off")
     model = opensim.Model(str(base.osim_path))
     _set_bodies(model, base, models)
+    _set_wrap_surfaces(model, base, models)
     _set_joints(model, base, models)
     _set_fascicles(model, base, models)
     model.getCoordinateSet().get(PELVIS_TILT).setDefaultValue(float(models.rest_tilt_rad[0]))
@@ -38,6 +40,14 @@ def _set_bodies(model: Any, base: BaseModel, models: PersonalModels) -> None:
         body = model.getBodySet().get(name)
         body.setMass(float(models.mass_kg[0, number]))
         body.setMassCenter(vec3(models.com_m[0, number]))
+
+
+def _set_wrap_surfaces(model: Any, base: BaseModel, models: PersonalModels) -> None:
+    for number, name in enumerate(base.bodies):
+        surfaces = model.getBodySet().get(name).getWrapObjectSet()
+        for index in range(surfaces.getSize()):
+            surface = surfaces.get(index)
+            scale_wrap_surface(surface, surface.clone(), models.body_scale[0, number])
 
 
 def _set_joints(model: Any, base: BaseModel, models: PersonalModels) -> None:

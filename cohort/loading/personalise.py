@@ -10,7 +10,7 @@ import numpy as np
 
 from cohort.errors import RefusedError
 from cohort.loading.assumptions import Personalisation
-from cohort.loading.base_model import BaseModel, Flags, Floats
+from cohort.loading.base_model import BaseModel, Flags, Floats, Geometry
 from cohort.loading.curvature import Curvature, frame_along, has_variant, measure_curvature
 from cohort.loading.position import Position, measure_position
 from cohort.loading.rest_posture import path_lengths, place_bodies, place_points
@@ -29,6 +29,10 @@ class PersonalModels:
     """Models of many subjects; arrays as in `BaseModel` with the subject as first axis."""
 
     base_name: str
+    geometry: Geometry
+    """Where lines of action come from."""
+    body_scale: Floats
+    """[subject, body, 3] size of each body against the base model's, along its axes."""
     mass_kg: Floats
     """[subject, body]"""
     com_m: Floats
@@ -90,6 +94,8 @@ def personalise(
     longer = _path_ratio(base, rotation, offset, point)
     return PersonalModels(
         base_name=base.name,
+        geometry=base.geometry,
+        body_scale=scale,
         mass_kg=base.mass_kg * mass[:, None],
         com_m=base.com_m * scale,
         rest_rotation=rotation,

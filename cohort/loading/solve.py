@@ -127,7 +127,7 @@ def load_rows(
             "n_saturated": int(found.n_saturated[number]),
             "reserve_max_nm": float(np.abs(found.reserve_nm[number]).max()),
             "base_model": models.base_name,
-            "geometry": "polygon",
+            "geometry": models.geometry,
             "height_source": models.height_source[number],
             "mass_source": models.mass_source[number],
             "curvature_source": models.curvature_source[number],
