@@ -16,3 +16,12 @@ def real_data() -> Path:
     if not TEST_DATA.is_dir():
         pytest.skip(f"real scans are not here: {TEST_DATA} (set COHORT_TEST_DATA)")
     return TEST_DATA
+
+
+@pytest.fixture(scope="session")
+def public_models() -> Path:
+    """Folder of published base models, beside the real scans (environment variable COHORT_TEST_DATA)."""
+    folder = TEST_DATA.parent / "reference" / "osim"
+    if not folder.is_dir():
+        pytest.skip(f"published base models are not here: {folder} (set COHORT_TEST_DATA)")
+    return folder

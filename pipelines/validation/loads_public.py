@@ -1,0 +1,203 @@
+"""Our models beside public ones: loads of the same person in the same task, moment arms, gravity, strength."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+import numpy as np
+
+from cohort.loading.base_model import MUSCLE_OF_GROUP, SPINAL_JOINTS, BaseModel, Floats
+from cohort.loading.equilibrium import fascicle_wrenches, gravity_wrenches, pose_models
+from cohort.loading.personalise import personalise
+from cohort.loading.solve import RESERVE_LIMIT_NM, solve_loads
+from cohort.loading.tasks import FLEXION60_5KG, STANDING, Task
+from cohort.rows import LoadRow
+from cohort.terms import LUMBAR_VERTEBRAE
+from pipelines.validation.loads_in_vivo import place_in_range
+from pipelines.validation.loads_models import (
+    CONVENTIONS,
+    NamedModel,
+    Table,
+    by_level,
+    distinct_reasons,
+    level_columns,
+)
+from pipelines.validation.loads_people import person
+
+HEIGHT_M: Final = 1.75
+MASS_KG: Final = 75.0
+TOLERANCE: Final = 0.15
+"""Beyond the range of the other models, that still counts as inside."""
+TASKS_COMPARED: Final = (STANDING, FLEXION60_5KG)
+
+WEAK_N_PER_CM2: Final = 46.0
+"""Specific tension of the model of Raabe & Chaudhari, derived from its forces and published areas; ours is 100."""
+COMMON_N_PER_CM2: Final = 100.0
+
+THORACOLUMBAR: Final = "thoracolumbar, Bruno family, 75.3 kg, least activation"
+REFERENCES: Final[dict[tuple[str, str], dict[str, tuple[int, ...]]]] = {
+    ("flexion60_5kg", "vertebra_mean"): {f"{THORACOLUMBAR} 0.01": (2354, 2594, 2760, 2966, 3283)},
+    ("flexion60_5kg", "joint_below"): {f"{THORACOLUMBAR} 0": (2284, 2451, 2620, 2865, 3257)},
+    ("standing", "joint_below"): {f"{THORACOLUMBAR} 0": (375, 349, 348, 388, 518)},
+    ("standing", "vertebra_mean"): {f"{THORACOLUMBAR} 0.01": (599, 574, 561, 592, 712)},
+}
+"""Axial loads of L1 to L5 (N) of a male thoracolumbar model of the family of Bruno et al. 2015, as it is (without a
+licence, so it is not among the public models), solved level by level in the same posture with the same method."""
+
+
+def public_table(models: Sequence[NamedModel]) -> Table:
+    """Axial loads of one man in all models of men, and whether ours lie in the range of the others.
+
+    A model that cannot hold the posture does not count for the range; the weak one counts with our specific tension.
+    """
+    table: Table = []
+    for task in TASKS_COMPARED:
+        solved = {name: _solve(base, task) for name, base in _bases(models).items()}
+        for convention in CONVENTIONS:
+            table += _public_rows(models, task, convention, solved)
+    return table
+
+
+def _bases(models: Sequence[NamedModel]) -> dict[str, BaseModel]:
+    """Base models of men by name; those of low specific tension a second time with ours."""
+    bases = {}
+    for model in models:
+        if model.sex != "M":
+            continue
+        bases[model.name] = model.base
+        if "Raabe" in model.name:
+            ratio = COMMON_N_PER_CM2 / WEAK_N_PER_CM2
+            bases[f"{model.name}, strength x {ratio:.2f}"] = replace(
+                model.base, strength_n=model.base.strength_n * ratio
+            )
+    return bases
+
+
+def _solve(base: BaseModel, task: Task) -> list[LoadRow]:
+    return solve_loads(base, [person("M", HEIGHT_M, MASS_KG)], task)
+
+
+def _public_rows(models: Sequence[NamedModel], task: Task, convention: str, solved: dict[str, list[LoadRow]]) -> Table:
+    ours = next(model.name for model in models if model.sex == "M" and not model.public)
+    loads = {name: by_level(rows, convention)[0] for name, rows in solved.items()}
+    reference = {name: np.array(values) for name, values in REFERENCES[task.name, convention].items()}
+    others = [loads[name] for name, rows in solved.items() if name != ours and _holds(rows)] + list(reference.values())
+    places = _places(loads[ours], np.array(others))
+    rows: Table = [
+        _row(task, convention, name, load, distinct_reasons(solved[name]), solved[name][0].reserve_max_nm)
+        for name, load in loads.items()
+    ]
+    rows += [_row(task, convention, name, load, "printed, not scaled", None) for name, load in reference.items()]
+    rows.append(
+        {
+            "task": task.name,
+            "convention": convention,
+            "model": "place of ours",
+            **places,
+            "state": "",
+            "reserve N m": None,
+        }
+    )
+    return rows
+
+
+def _holds(rows: Sequence[LoadRow]) -> bool:
+    return max(row.reserve_max_nm for row in rows) <= RESERVE_LIMIT_NM
+
+
+def _places(ours: Floats, others: Floats) -> dict[str, str]:
+    limits = zip(LUMBAR_VERTEBRAE, ours, others.min(axis=0), others.max(axis=0), strict=True)
+    return {level: place_in_range(float(load), float(low), float(high), TOLERANCE) for level, load, low, high in limits}
+
+
+def _row(task: Task, convention: str, name: str, load: Floats, state: str, reserve: float | None) -> dict[str, Any]:
+    return {
+        "task": task.name,
+        "convention": convention,
+        "model": name,
+        **level_columns(load),
+        "state": state,
+        "reserve N m": None if reserve is None else round(reserve, 2),
+    }
+
+
+def moment_arm_table(models: Sequence[NamedModel]) -> Table:
+    """Moment arms of the groups of fascicles at each joint in standing, mm, of models scaled to one stature.
+
+    Mean over the fascicles that cross the joint, weighted by strength; flexion-extension of both sides (extension
+    positive) and lateral bending of the right side (to the right positive), about the axes of the upper body.
+    """
+    table: Table = []
+    for model in models:
+        arms, strength = _standing_arms(model)
+        groups = np.array(model.base.group)
+        right = np.array(model.base.side) == "right"
+        for group in (name for name in MUSCLE_OF_GROUP if (groups == name).any()):
+            for plane, axis, chosen in (("extension", 2, groups == group), ("bend", 0, (groups == group) & right)):
+                row = _weighted(arms[:, axis, chosen], strength[chosen], model.base.spans[chosen].T)
+                table.append({"group": group, "plane": plane, "model": model.name, **row})
+    return sorted(table, key=lambda row: (row["plane"] != "extension", list(MUSCLE_OF_GROUP).index(row["group"])))
+
+
+def _standing_arms(model: NamedModel) -> tuple[Floats, Floats]:
+    """Moment at unit tension [joint, axis x y z, fascicle], mm, and strength [fascicle], N, of one standing person."""
+    personal = personalise(model.base, [person(model.sex, HEIGHT_M, MASS_KG)])
+    pose = pose_models(model.base, personal, STANDING)
+    moment = fascicle_wrenches(model.base, personal, pose)[0, :, 3:]
+    axes = pose.rotation[0, model.base.joint_body]
+    return 1e3 * np.matmul(axes.transpose(0, 2, 1), moment), personal.strength_n[0]
+
+
+def _weighted(arms: Floats, strength: Floats, spans: Any) -> dict[str, float | None]:
+    """Mean moment arm at each joint; None where no fascicle of the group crosses it."""
+    weight = strength[None] * spans
+    total = weight.sum(axis=1)
+    mean = (arms * weight).sum(axis=1) / np.where(total > 0.0, total, np.nan)
+    return {
+        joint: None if np.isnan(one) else round(float(one), 1) for joint, one in zip(SPINAL_JOINTS, mean, strict=True)
+    }
+
+
+def capacity_table(models: Sequence[NamedModel]) -> Table:
+    """What muscles can give and gravity asks for, by joint: greatest extension moment in standing, gravity's moments.
+
+    Gravity: flexion moment of all that lies above the joint, hand loads included; for the same person in all models.
+    """
+    table: Table = []
+    for model in models:
+        arms, strength = _standing_arms(model)
+        force = strength * (arms[:, 2] > 0.0)
+        figures = {
+            "greatest extension moment, standing, N m": (arms[:, 2] * force).sum(axis=1) / 1e3,
+            "mean arm of extensors, mm": (arms[:, 2] * force).sum(axis=1) / force.sum(axis=1),
+            **{f"moment of gravity, {task.name}, N m": _gravity_moment(model, task) for task in TASKS_COMPARED},
+        }
+        for name, values in figures.items():
+            columns = {joint: round(float(one), 1) for joint, one in zip(SPINAL_JOINTS, values, strict=True)}
+            table.append({"figure": name, "model": model.name, **columns})
+    return sorted(table, key=lambda row: list(figures).index(row["figure"]))
+
+
+def _gravity_moment(model: NamedModel, task: Task) -> Floats:
+    """Flexion moment [joint] of weight about the axes of the upper bodies, N m."""
+    personal = personalise(model.base, [person(model.sex, HEIGHT_M, MASS_KG)])
+    pose = pose_models(model.base, personal, task)
+    hand_kg = (task.right_hand_kg, task.left_hand_kg)
+    moment = gravity_wrenches(model.base, personal, pose, hand_kg=hand_kg)[0, :, 3:]
+    axes = pose.rotation[0, model.base.joint_body]
+    return np.asarray(-np.matmul(axes.transpose(0, 2, 1), moment[:, :, None])[:, 2, 0])
+
+
+def strength_table(models: Sequence[NamedModel]) -> Table:
+    """Total strength (kN, both sides) and number of fascicles of each group, as the base models have them."""
+    table: Table = []
+    for group in MUSCLE_OF_GROUP:
+        row: dict[str, Any] = {"group": group}
+        for model in models:
+            members = np.array(model.base.group) == group
+            total = float(model.base.strength_n[members].sum()) / 1e3
+            row[model.name] = f"{total:.2f} ({int(members.sum())})" if members.any() else None
+        table.append(row)
+    return table
