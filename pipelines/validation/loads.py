@@ -48,16 +48,12 @@ def loads_results(
         folder = Path(name)
         models = [*shipped_models(folder), *adopt_public_models(public, folder, report)]
         pairs, unsolved = compare_engines(models, [TASKS[task] for task in tasks], n, report)
-    agreement = agreement_table(models, pairs, unsolved) if n else []
-    return (
-        _figures(models, pairs)
-        | {"personalisations": n}
-        | _tables(models)
-        | {
-            "agreement": agreement,
-            "scatter": scatter_points(pairs),
-        }
-    )
+        tables = _tables(models)
+    engines = {
+        "agreement": agreement_table(models, pairs, unsolved) if n else [],
+        "scatter": scatter_points(pairs),
+    }
+    return {"personalisations": n, **_figures(models, pairs), **engines, **tables}
 
 
 def _tables(models: Sequence[NamedModel]) -> dict[str, Table]:
