@@ -10,7 +10,7 @@ import numpy as np
 
 from cohort.loading.base_model import MUSCLE_OF_GROUP, SPINAL_JOINTS, BaseModel, Floats
 from cohort.loading.equilibrium import fascicle_wrenches, gravity_wrenches, pose_models
-from cohort.loading.personalise import personalise
+from cohort.loading.personalise import PersonalModels, personalise
 from cohort.loading.solve import RESERVE_LIMIT_NM, solve_loads
 from cohort.loading.tasks import FLEXION60_5KG, STANDING, Task
 from cohort.rows import LoadRow
@@ -154,39 +154,53 @@ def _weighted(arms: Floats, strength: Floats, spans: Any) -> dict[str, float | N
     """Mean moment arm at each joint; None where no fascicle of the group crosses it."""
     weight = strength[None] * spans
     total = weight.sum(axis=1)
-    mean = (arms * weight).sum(axis=1) / np.where(total > 0.0, total, np.nan)
-    return {
-        joint: None if np.isnan(one) else round(float(one), 1) for joint, one in zip(SPINAL_JOINTS, mean, strict=True)
-    }
+    return _joint_columns((arms * weight).sum(axis=1) / np.where(total > 0.0, total, np.nan))
 
 
 def capacity_table(models: Sequence[NamedModel]) -> Table:
-    """What muscles can give and gravity asks for, by joint: greatest extension moment in standing, gravity's moments.
+    """What muscles can give and gravity asks for, by joint, for one person (the female model: a woman) in all models.
 
-    Gravity: flexion moment of all that lies above the joint, hand loads included; for the same person in all models.
+    Gravity: flexion moment of all that lies above the joint, hand loads included; and the mass above the joint without
+    hand loads. A load over that moment tells moment arms from weight: it is what the muscles make of a newton metre.
     """
-    table: Table = []
-    for model in models:
-        arms, strength = _standing_arms(model)
-        force = strength * (arms[:, 2] > 0.0)
-        figures = {
-            "greatest extension moment, standing, N m": (arms[:, 2] * force).sum(axis=1) / 1e3,
-            "mean arm of extensors, mm": (arms[:, 2] * force).sum(axis=1) / force.sum(axis=1),
-            **{f"moment of gravity, {task.name}, N m": _gravity_moment(model, task) for task in TASKS_COMPARED},
-        }
-        for name, values in figures.items():
-            columns = {joint: round(float(one), 1) for joint, one in zip(SPINAL_JOINTS, values, strict=True)}
-            table.append({"figure": name, "model": model.name, **columns})
-    return sorted(table, key=lambda row: list(figures).index(row["figure"]))
+    rows = [(name, model.name, values) for model in models for name, values in _capacity(model).items()]
+    order = list(dict.fromkeys(name for name, _, _ in rows))
+    return [
+        {"figure": name, "model": model, **_joint_columns(values)}
+        for name, model, values in sorted(rows, key=lambda row: order.index(row[0]))
+    ]
 
 
-def _gravity_moment(model: NamedModel, task: Task) -> Floats:
+def _capacity(model: NamedModel) -> dict[str, Floats]:
+    """Figures [joint] of one model."""
+    arms, strength = _standing_arms(model)
+    force = strength * (arms[:, 2] > 0.0)
+    extension = (arms[:, 2] * force).sum(axis=1)
+    subject = person(model.sex, HEIGHT_M, MASS_KG)
+    personal = personalise(model.base, [subject])
+    weight = {task.name: _gravity_moment(model.base, personal, task) for task in TASKS_COMPARED}
+    load = by_level(solve_loads(model.base, [subject], FLEXION60_5KG), "joint_below")[0][::-1]
+    return {
+        "greatest extension moment, standing, N m": extension / 1e3,
+        "mean arm of extensors, standing, mm": extension / force.sum(axis=1),
+        "mass above, kg": model.base.distal @ personal.mass_kg[0],
+        **{f"moment of gravity, {name}, N m": moment for name, moment in weight.items()},
+        "load over moment of gravity, flexion60_5kg, N/(N m)": np.append(load, np.nan) / weight[FLEXION60_5KG.name],
+    }
+
+
+def _joint_columns(values: Floats) -> dict[str, float | None]:
+    """Values [joint] as columns; None where there is none."""
+    pairs = zip(SPINAL_JOINTS, values, strict=True)
+    return {joint: None if np.isnan(value) else round(float(value), 1) for joint, value in pairs}
+
+
+def _gravity_moment(base: BaseModel, personal: PersonalModels, task: Task) -> Floats:
     """Flexion moment [joint] of weight about the axes of the upper bodies, N m."""
-    personal = personalise(model.base, [person(model.sex, HEIGHT_M, MASS_KG)])
-    pose = pose_models(model.base, personal, task)
+    pose = pose_models(base, personal, task)
     hand_kg = (task.right_hand_kg, task.left_hand_kg)
-    moment = gravity_wrenches(model.base, personal, pose, hand_kg=hand_kg)[0, :, 3:]
-    axes = pose.rotation[0, model.base.joint_body]
+    moment = gravity_wrenches(base, personal, pose, hand_kg=hand_kg)[0, :, 3:]
+    axes = pose.rotation[0, base.joint_body]
     return np.asarray(-np.matmul(axes.transpose(0, 2, 1), moment[:, :, None])[:, 2, 0])
 
 
