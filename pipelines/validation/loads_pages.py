@@ -11,7 +11,7 @@ import numpy as np
 
 from cohort.loading.base_model import SPINAL_JOINTS
 from cohort.terms import LUMBAR_VERTEBRAE
-from pipelines.validation.loads_in_vivo import TOLERANCE
+from pipelines.validation.loads_in_vivo import CHOICES, TOLERANCE
 from pipelines.validation.loads_models import Table
 
 DPI: Final = 130
@@ -79,14 +79,11 @@ def in_vivo_figure(table: Table, trend: Table) -> Any:
     places = np.arange(len(table))[::-1]
     low, high = (np.array([row[f"{end} N"] for row in table], dtype=float) for end in ("low", "high"))
     top.barh(places, high * (1 + TOLERANCE) - low * (1 - TOLERANCE), left=low * (1 - TOLERANCE), height=0.8,
-             color="0.9", edgecolor="0.6", linestyle="--", label=f"measured, widened by {TOLERANCE:.0%}")  # fmt: skip
+             color="0.9", edgecolor="0.6", linestyle="--", label=f"measured, widened by {100 * TOLERANCE:.0f} %")  # fmt: skip
     top.barh(places, np.maximum(high - low, 8.0), left=low, height=0.8, color="0.6", label="measured")
-    for key, marker, colour, shift in (
-        ("ours, least activation 0, N", "o", "#000000", 0.16),
-        ("least activation 0.01, N", "D", "#D55E00", -0.16),
-    ):
-        top.plot([row[key] for row in table], places + shift, marker, color=colour, markersize=7,
-                 label=key if key.startswith(OURS) else f"ours, {key}", linestyle="none")  # fmt: skip
+    for number, name in enumerate(CHOICES):
+        top.plot([row[f"{name}, N"] for row in table], places + 0.22 * (1 - number), "oDv"[number],
+                 color=COLOURS[number], markersize=6, linestyle="none", label=name)  # fmt: skip
     top.set_yticks(places, [f"{row['measured']}\n{row['source']}" for row in table], fontsize=8)
     top.set_xlim(left=0.0)
     top.set_xlabel("compression of L4/L5, N (man of 1.74 m, 70 kg)")

@@ -39,7 +39,9 @@ RHYTHMS: Final = {
 Christophy et al. 2012 (Biomech Model Mechanobiol 11:19), L5/S1 by difference."""
 
 DRAWS: Final = 200
-CENTROID_ERROR_MM: Final = 1.0
+CENTROID_ERRORS_MM: Final = (0.5, 1.0)
+"""Standard deviations along each axis; half a millimetre is about the mean distance that degraded masks leave
+(docs/validation/anatomy.md)."""
 AREA_ERRORS: Final = (0.05, 0.18)
 """Relative standard deviations: about what masks leave, and the mean error of degraded masks (docs/validation)."""
 
@@ -147,8 +149,13 @@ def input_table(base: BaseModel, draws: int = DRAWS) -> Table:
     """Error of loads from errors of what is measured, for a typical measured man: mean and 95th percentile, %."""
     truth = measured_person(base, "M", HEIGHT_M, MASS_KG)
     disturbed = {
-        f"centroids, {CENTROID_ERROR_MM:g} mm each way": [_moved_centroids(truth, k) for k in range(draws)],
-        **{f"areas, {error:.0%}": [_other_areas(truth, error, k) for k in range(draws)] for error in AREA_ERRORS},
+        **{
+            f"centroids, {mm:g} mm": [_moved_centroids(truth, mm, k) for k in range(draws)] for mm in CENTROID_ERRORS_MM
+        },
+        **{
+            f"areas, {100 * error:.0f} %": [_other_areas(truth, error, k) for k in range(draws)]
+            for error in AREA_ERRORS
+        },
         "mass, 5 %": [_other_mass(truth, 0.05, k) for k in range(draws)],
         "all names one level too high": [_renamed(truth, 1)],
         "all names one level too low": [_renamed(truth, -1)],
@@ -174,11 +181,11 @@ def _input_row(
     }
 
 
-def _moved_centroids(subject: LoadingSubject, number: int) -> LoadingSubject:
+def _moved_centroids(subject: LoadingSubject, error_mm: float, number: int) -> LoadingSubject:
     rng = np.random.default_rng([SEED, number])
 
     def moved(points: Any) -> dict[str, Point]:
-        return {name: tuple(np.array(at) + rng.normal(0.0, CENTROID_ERROR_MM, 3)) for name, at in points.items()}
+        return {name: tuple(np.array(at) + rng.normal(0.0, error_mm, 3)) for name, at in points.items()}
 
     return replace(
         subject,
