@@ -13,7 +13,6 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
-from cohort.loading.assumptions import Assumptions
 from cohort.loading.base_model import BaseModel
 from cohort.loading.solve import STANDARD
 from cohort.loading.tasks import STANDING, Task

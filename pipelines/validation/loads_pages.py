@@ -78,8 +78,9 @@ def in_vivo_figure(table: Table, trend: Table) -> Any:
     )
     places = np.arange(len(table))[::-1]
     low, high = (np.array([row[f"{end} N"] for row in table], dtype=float) for end in ("low", "high"))
-    top.barh(places, high * (1 + TOLERANCE) - low * (1 - TOLERANCE), left=low * (1 - TOLERANCE), height=0.8,
-             color="0.9", edgecolor="0.6", linestyle="--", label=f"measured, widened by {100 * TOLERANCE:.0f} %")  # fmt: skip
+    wide, wider = low * (1 - TOLERANCE), high * (1 + TOLERANCE)
+    top.barh(places, wider - wide, left=wide, height=0.8, color="0.9", edgecolor="0.6", linestyle="--",
+             label=f"measured, widened by {100 * TOLERANCE:.0f} %")  # fmt: skip
     top.barh(places, np.maximum(high - low, 8.0), left=low, height=0.8, color="0.6", label="measured")
     for number, name in enumerate(CHOICES):
         top.plot([row[f"{name}, N"] for row in table], places + 0.22 * (1 - number), "oDv"[number],
