@@ -106,8 +106,9 @@ MEASUREMENTS: Final = (
 VBR_ANGLES_DEG: Final = (0.0, 10.0, 20.0, 33.0, 53.0)
 """Upright, plateau of the implant force from about 33 degrees, mean largest inclination 53 degrees (Dreischarf et al.
 2015, J Biomech, doi 10.1016/j.jbiomech.2015.01.007, abstract)."""
-VBR_FORCE_N: Final = {0.0: 120.0, 53.0: 450.0}
-"""Forces there: about 450 N at the largest inclination, about 330 N more than upright."""
+VBR_FORCE_N: Final = {0.0: 120.0, 33.0: 450.0, 53.0: 450.0}
+"""Forces there: about 450 N at the largest inclination, hardly different from those at the start of the plateau, and
+about 330 N more than upright."""
 TILT_ANGLES_DEG: Final = (0.0, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0)
 """For the straight line that Takahashi et al. 2006 (Spine 31:18, abstract) found between tilt and load; their angles
 are not in the abstract."""

@@ -94,7 +94,7 @@ def in_vivo_figure(table: Table, trend: Table) -> Any:
     bottom.plot(angle, [row["ours over upright"] for row in trend], "o-", color="k", label="ours, L1")
     seen = [row for row in trend if row["implant over upright"] is not None]
     bottom.plot([row["trunk inclination, degrees"] for row in seen], [row["implant over upright"] for row in seen],
-                "s", color="#0072B2", markersize=8, linestyle="none",
+                "s--", color="#0072B2", markersize=8,
                 label="vertebral implants, 5 people (Dreischarf 2015)")  # fmt: skip
     bottom.margins(y=0.1)
     bottom.set_ylim(bottom=0.0)
