@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +17,7 @@ from cohort.archive.demographics import (
     exam_vertebrae,
 )
 from cohort.archive.select import Choice, Selection, select_series
+from cohort.loading.assumptions import Personalisation
 from cohort.rows import FileRow, QualityRow
 from cohort.store.layout import exam_store_path, label_store_path, measure_path
 from pipelines.fingerprint import fingerprint
@@ -62,6 +63,10 @@ class Artefacts:
     base_models: Mapping[str, str]
     """Sex -> sha256 of the base model's tables."""
     tasks: tuple[str, ...]
+    personalise: Personalisation = field(default_factory=Personalisation)
+    """Which measurements change the base model."""
+    impute: bool = False
+    """Whether a typical height or mass stands in for an unknown one."""
 
 
 NO_PART_OF_AN_EXAM: Final = frozenset(("container", "not_mr", "not_an_image"))
@@ -145,7 +150,11 @@ def plan_exam(exam: Exam, artefacts: Artefacts) -> ExamPlan:
     load = fingerprint(
         "load",
         inputs=exam.demographics,
-        parameters=artefacts.tasks,
+        parameters={
+            "tasks": artefacts.tasks,
+            "personalise": artefacts.personalise,
+            "impute": artefacts.impute,
+        },
         upstream=[measure],
         artefacts={"base_model": artefacts.base_models[sex]} if sex else {},
     )

@@ -83,6 +83,8 @@ def prepare(archive: Path, store: Path, config: RunConfig, subjects: Path | None
             weights={label: read_contract(name).sha256 for label, (name, _) in networks.items()},
             base_models=hashes,
             tasks=tuple(config.load.tasks),
+            personalise=config.load.personalise,
+            impute=config.load.impute,
         ),
         progress=progress,
     )

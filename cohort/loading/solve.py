@@ -10,7 +10,7 @@ import numpy as np
 
 from cohort.errors import RefusedError
 from cohort.loading.assumptions import Assumptions, Personalisation
-from cohort.loading.base_model import BaseModel, Floats
+from cohort.loading.base_model import SPINAL_JOINTS, BaseModel, Flags, Floats
 from cohort.loading.equilibrium import Balance, balance
 from cohort.loading.personalise import EVERYTHING, PersonalModels, personalise
 from cohort.loading.subject import LoadingSubject
@@ -109,11 +109,16 @@ def load_rows(
                 height_source=models.height_source[number],
                 mass_source=models.mass_source[number],
                 curvature_source=models.curvature_source[number],
+                curvature_joints=_joint_names(models.curvature_joints[number]),
                 strength_source=models.strength_source[number],
                 position_source=models.position_source[number],
                 status="flagged" if reasons else "ok",
                 reasons="+".join(reasons) or None,
             )
+
+
+def _joint_names(measured: Flags) -> str | None:
+    return "+".join(name for name, known in zip(SPINAL_JOINTS, measured, strict=True) if known) or None
 
 
 def _doubts(found: Reactions) -> tuple[str, ...]:
