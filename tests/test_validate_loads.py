@@ -53,7 +53,10 @@ def test_a_measured_typical_person_has_the_base_model_bent_and_strong_as_it_is(m
     for model in models:
         subject = measured_person(model.base, model.sex, model.base.height_m, model.base.total_mass_kg)
         personal = personalise(model.base, [subject])
-        assert personal.curvature_source == personal.strength_source == ("measured",)
+        sources = (personal.curvature_source, personal.strength_source, personal.position_source)
+        assert sources == (("measured",),) * 3
+        assert personal.reasons == ((),)
+        assert personal.point_m[0] == pytest.approx(model.base.point_m, abs=1e-9)
         assert personal.rest_rotation[0] == pytest.approx(model.base.rest_rotation, abs=1e-9)
         assert personal.strength_n[0] == pytest.approx(model.base.strength_n)
 
@@ -64,6 +67,7 @@ def test_random_people_are_the_same_however_many_are_drawn_and_differ_from_each_
     assert people[2] == random_person(model.base, "M", 2)
     assert len({one.mass_kg for one in people}) == len(people)
     assert all(set(one.disc_centroids_mm) == set(DISCS) for one in people)
+    assert not any(personalise(model.base, people).reasons)
     loads = axial_n(model.base, people, STANDING)
     assert loads.shape == (4, len(LUMBAR_VERTEBRAE))
     assert all(np.abs(one - other).max() > 1.0 for one, other in pairwise(loads))
@@ -87,7 +91,9 @@ def test_heavier_people_and_greater_tilt_mean_greater_loads(models: list[NamedMo
 def test_errors_of_loads_grow_with_errors_of_areas_and_centroids(models: list[NamedModel]) -> None:
     rows = {(row["task"], row["error of"]): row for row in input_table(models[0].base, draws=20)}
     assert rows["flexion60_5kg", "areas, 18 %"]["L3 %"] > rows["flexion60_5kg", "areas, 5 %"]["L3 %"] > 0.0
-    assert rows["standing", "centroids, 1 mm"]["L4 %"] > rows["standing", "centroids, 0.5 mm"]["L4 %"] > 0.0
+    assert (
+        rows["standing", "spine, centroids, 1 mm"]["L4 %"] > rows["standing", "spine, centroids, 0.5 mm"]["L4 %"] > 0.0
+    )
 
 
 def test_tables_name_every_model_and_level(models: list[NamedModel]) -> None:

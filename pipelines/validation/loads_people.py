@@ -7,13 +7,15 @@ move every number that personalisation moves, not to describe a population.
 
 from __future__ import annotations
 
-from itertools import pairwise
+from dataclasses import dataclass
+from itertools import pairwise, product
 from typing import Final, Literal
 
 import numpy as np
 
 from cohort.loading.base_model import BaseModel, Floats
 from cohort.loading.curvature import CHAIN, DISCS, frame_along
+from cohort.loading.position import typical_place_m
 from cohort.loading.strength import typical_area_cm2
 from cohort.loading.subject import LoadingSubject, Point
 from cohort.terms import MUSCLES, SIDES
@@ -34,9 +36,45 @@ AREA_SD: Final = {"muscle": 0.20, "side": 0.06, "level": 0.05}
 END_LENGTH_M: Final = 0.020
 """Distance of the centroids of S1 and T12 from their disc."""
 
+PLACE_SD_MM: Final = 4.0
+"""Of the centroid of a muscle on one side, forward and outward; levels of one muscle move together."""
+
 Areas = dict[tuple[str, str, str], float]
-Centroids = tuple[dict[str, Point], dict[str, Point]]
-"""Of vertebral bodies and of discs, mm."""
+Places = dict[tuple[str, str, str], Point]
+
+
+@dataclass(frozen=True, eq=False)
+class Spine:
+    """A lumbar spine in the mid-sagittal plane, x forward, y up, metres, from the centroid of S1 upwards."""
+
+    angle_rad: Floats
+    """[7] of the axes of S1, L5 .. L1, T12 against the vertical, backward positive."""
+    end_m: Floats
+    """[8, 2] ends of these axes: centroid of S1, centres of the discs L5-S1 to T12-L1, centroid of T12."""
+
+    @property
+    def vertebra_centroids_mm(self) -> dict[str, Point]:
+        """Level -> LPS."""
+        discs = self.end_m[1:-1]
+        bodies = [self.end_m[0], *(0.5 * (below + above) for below, above in pairwise(discs)), self.end_m[-1]]
+        return {name: _lps(*at) for name, at in zip(CHAIN, bodies, strict=True)}
+
+    @property
+    def disc_centroids_mm(self) -> dict[str, Point]:
+        """Disc -> LPS."""
+        return {name: _lps(*at) for name, at in zip(DISCS, self.end_m[1:-1], strict=True)}
+
+    def muscle_centroids_mm(self, place_m: Floats) -> Places:
+        """(muscle, side, disc) -> LPS, of places [muscle, side, disc, (forward, outward)] in the discs' frames."""
+        angle = 0.5 * (self.angle_rad[1:] + self.angle_rad[:-1])
+        forward = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+        found = {}
+        for (m, muscle), (s, side), (d, disc) in product(enumerate(MUSCLES), enumerate(SIDES), enumerate(DISCS)):
+            ahead, outward = place_m[m, s, d]
+            if np.isfinite(ahead):
+                at = self.end_m[1 + d] + ahead * forward[d]
+                found[muscle, side, disc] = _lps(*at, right=outward if side == "right" else -outward)
+        return found
 
 
 def person(sex: Sex, height_m: float, mass_kg: float) -> LoadingSubject:
@@ -45,17 +83,9 @@ def person(sex: Sex, height_m: float, mass_kg: float) -> LoadingSubject:
 
 
 def measured_person(base: BaseModel, sex: Sex, height_m: float, mass_kg: float) -> LoadingSubject:
-    """Somebody who was measured and is typical: curvature of the base model, areas of the table of typical areas."""
-    vertebrae, discs = centroids(base, height_m, np.zeros(len(DISCS)), np.ones(len(CHAIN) - 2))
-    return LoadingSubject(
-        exam_id="measured",
-        sex=sex,
-        height_m=height_m,
-        mass_kg=mass_kg,
-        vertebra_centroids_mm=vertebrae,
-        disc_centroids_mm=discs,
-        csa_cm2=typical_areas(sex),
-    )
+    """Somebody who was measured and is typical: curvature of the base model, muscles of the tables of typical ones."""
+    spine = bent_spine(base, height_m, np.zeros(len(DISCS)), np.ones(len(CHAIN) - 2))
+    return _measured("measured", sex, height_m, mass_kg, spine, typical_areas(sex), _typical_places(height_m))
 
 
 def random_person(base: BaseModel, sex: Sex, number: int) -> LoadingSubject:
@@ -64,20 +94,30 @@ def random_person(base: BaseModel, sex: Sex, number: int) -> LoadingSubject:
     height_m = float(rng.normal(*HEIGHT_M[sex]))
     index = float(np.clip(rng.normal(*BODY_MASS_INDEX), *BODY_MASS_INDEX_LIMITS))
     bend = np.radians(rng.normal(0.0, JOINT_ANGLE_SD_DEG, len(DISCS)))
-    vertebrae, discs = centroids(base, height_m, bend, rng.normal(1.0, LENGTH_SD, len(CHAIN) - 2))
+    spine = bent_spine(base, height_m, bend, rng.normal(1.0, LENGTH_SD, len(CHAIN) - 2))
+    areas = _random_areas(sex, rng)
+    shift = rng.normal(0.0, PLACE_SD_MM / 1e3, (len(MUSCLES), len(SIDES), 1, 2))
+    name, mass_kg = f"{sex}{number}", index * height_m**2
+    return _measured(name, sex, height_m, mass_kg, spine, areas, _typical_places(height_m) + shift)
+
+
+def _measured(
+    name: str, sex: Sex, height_m: float, mass_kg: float, spine: Spine, areas: Areas, place_m: Floats
+) -> LoadingSubject:
     return LoadingSubject(
-        exam_id=f"{sex}{number}",
+        exam_id=name,
         sex=sex,
         height_m=height_m,
-        mass_kg=index * height_m**2,
-        vertebra_centroids_mm=vertebrae,
-        disc_centroids_mm=discs,
-        csa_cm2=_random_areas(sex, rng),
+        mass_kg=mass_kg,
+        vertebra_centroids_mm=spine.vertebra_centroids_mm,
+        disc_centroids_mm=spine.disc_centroids_mm,
+        csa_cm2=areas,
+        muscle_centroids_mm=spine.muscle_centroids_mm(place_m),
     )
 
 
-def centroids(base: BaseModel, height_m: float, bend_rad: Floats, length_ratio: Floats) -> Centroids:
-    """Centroids of the bodies S1 to T12 and of the discs between them, LPS mm, in the mid-sagittal plane.
+def bent_spine(base: BaseModel, height_m: float, bend_rad: Floats, length_ratio: Floats) -> Spine:
+    """The base model's spine at that height, bent and stretched.
 
     Parameters
     ----------
@@ -88,10 +128,12 @@ def centroids(base: BaseModel, height_m: float, bend_rad: Floats, length_ratio: 
     length = np.concatenate([[END_LENGTH_M], base.vertebral_length_m * length_ratio, [END_LENGTH_M]]) * stature
     angle = np.concatenate([[0.0], np.cumsum(_rest_angles(base) + bend_rad)])
     steps = length[:, None] * np.stack([-np.sin(angle), np.cos(angle)], axis=1)
-    ends = np.concatenate([np.zeros((1, 2)), np.cumsum(steps, axis=0)])
-    discs = ends[1:-1]
-    bodies = [ends[0], *(0.5 * (below + above) for below, above in pairwise(discs)), ends[-1]]
-    return _named(CHAIN, bodies), _named(DISCS, list(discs))
+    return Spine(angle_rad=angle, end_m=np.concatenate([np.zeros((1, 2)), np.cumsum(steps, axis=0)]))
+
+
+def _typical_places(height_m: float) -> Floats:
+    """[muscle, side, disc, (forward, outward)], the same on both sides."""
+    return np.repeat(typical_place_m(height_m)[:, None], len(SIDES), axis=1)
 
 
 def typical_areas(sex: Sex) -> Areas:
@@ -113,8 +155,8 @@ def _rest_angles(base: BaseModel) -> Floats:
     return np.asarray(np.arctan2(turn[:, 1, 0], turn[:, 0, 0]))
 
 
-def _named(names: tuple[str, ...], points: list[Floats]) -> dict[str, Point]:
-    return {name: (0.0, float(-1e3 * x), float(1e3 * y)) for name, (x, y) in zip(names, points, strict=True)}
+def _lps(forward_m: float, up_m: float, right: float = 0.0) -> Point:
+    return float(-1e3 * right), float(-1e3 * forward_m), float(1e3 * up_m)
 
 
 def _random_areas(sex: Sex, rng: np.random.Generator) -> Areas:

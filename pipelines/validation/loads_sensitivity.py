@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, Final
@@ -42,6 +42,8 @@ DRAWS: Final = 200
 CENTROID_ERRORS_MM: Final = (0.5, 1.0)
 """Standard deviations along each axis; half a millimetre is about the mean distance that degraded masks leave
 (docs/validation/anatomy.md)."""
+PLACE_ERRORS_MM: Final = (1.0, 3.0)
+"""Of the centroids of muscles, along each axis (own choice)."""
 AREA_ERRORS: Final = (0.05, 0.18)
 """Relative standard deviations: about what masks leave, and the mean error of degraded masks (docs/validation)."""
 
@@ -150,11 +152,16 @@ def input_table(base: BaseModel, draws: int = DRAWS) -> Table:
     truth = measured_person(base, "M", HEIGHT_M, MASS_KG)
     disturbed = {
         **{
-            f"centroids, {mm:g} mm": [_moved_centroids(truth, mm, k) for k in range(draws)] for mm in CENTROID_ERRORS_MM
+            f"spine, centroids, {mm:g} mm": [_moved_centroids(truth, mm, k) for k in range(draws)]
+            for mm in CENTROID_ERRORS_MM
         },
         **{
             f"areas, {100 * error:.0f} %": [_other_areas(truth, error, k) for k in range(draws)]
             for error in AREA_ERRORS
+        },
+        **{
+            f"muscles, centroids, {mm:g} mm": [_moved_muscles(truth, mm, k) for k in range(draws)]
+            for mm in PLACE_ERRORS_MM
         },
         "mass, 5 %": [_other_mass(truth, 0.05, k) for k in range(draws)],
         "all names one level too high": [_renamed(truth, 1)],
@@ -184,13 +191,10 @@ def _input_row(
 def _moved_centroids(subject: LoadingSubject, error_mm: float, number: int) -> LoadingSubject:
     rng = np.random.default_rng([SEED, number])
 
-    def moved(points: Any) -> dict[str, Point]:
-        return {name: tuple(np.array(at) + rng.normal(0.0, error_mm, 3)) for name, at in points.items()}
-
     return replace(
         subject,
-        vertebra_centroids_mm=moved(subject.vertebra_centroids_mm),
-        disc_centroids_mm=moved(subject.disc_centroids_mm),
+        vertebra_centroids_mm=_moved(subject.vertebra_centroids_mm, error_mm, rng),
+        disc_centroids_mm=_moved(subject.disc_centroids_mm, error_mm, rng),
     )
 
 
@@ -199,6 +203,15 @@ def _other_areas(subject: LoadingSubject, error: float, number: int) -> LoadingS
     return replace(
         subject, csa_cm2={key: area * float(1.0 + error * rng.normal()) for key, area in subject.csa_cm2.items()}
     )
+
+
+def _moved_muscles(subject: LoadingSubject, error_mm: float, number: int) -> LoadingSubject:
+    rng = np.random.default_rng([SEED, number])
+    return replace(subject, muscle_centroids_mm=_moved(subject.muscle_centroids_mm, error_mm, rng))
+
+
+def _moved(points: Mapping[Any, Point], error_mm: float, rng: np.random.Generator) -> dict[Any, Point]:
+    return {key: tuple(np.array(at) + rng.normal(0.0, error_mm, 3)) for key, at in points.items()}
 
 
 def _other_mass(subject: LoadingSubject, error: float, number: int) -> LoadingSubject:
@@ -215,6 +228,7 @@ def _renamed(subject: LoadingSubject, up: int) -> LoadingSubject:
         vertebra_centroids_mm={vertebra[k]: at for k, at in subject.vertebra_centroids_mm.items() if vertebra[k]},
         disc_centroids_mm={disc[k]: at for k, at in subject.disc_centroids_mm.items() if disc[k]},
         csa_cm2={(m, s, disc[k]): area for (m, s, k), area in subject.csa_cm2.items() if disc[k]},
+        muscle_centroids_mm={(m, s, disc[k]): at for (m, s, k), at in subject.muscle_centroids_mm.items() if disc[k]},
     )
 
 
