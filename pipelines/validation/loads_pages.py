@@ -157,7 +157,7 @@ def inputs_figure(table: Table) -> Any:
             places = np.arange(len(rows)) + (number - 2) * width
             grey = str(0.15 + 0.18 * number)
             axis.bar(places, [row[f"{level} %"] for row in rows], width, color=grey, edgecolor="k", label=level)
-        names = [f"{fill(row['error of'], 20)}\nn = {row['n']}" for row in rows]
+        names = [f"{fill(row['error of'], 15)}\nn = {row['n']}" for row in rows]
         axis.set_xticks(np.arange(len(rows)), names, fontsize=8)
         axis.set(title=task, ylabel="mean error of the load, %")
         axis.grid(axis="y", alpha=0.4)
