@@ -161,7 +161,8 @@ def capacity_table(models: Sequence[NamedModel]) -> Table:
     """What muscles can give and gravity asks for, by joint, for one person (the female model: a woman) in all models.
 
     Gravity: flexion moment of all that lies above the joint, hand loads included; and the mass above the joint without
-    hand loads. A load over that moment tells moment arms from weight: it is what the muscles make of a newton metre.
+    hand loads, with the height of its centre. A load over that moment tells moment arms from weight: it is what the
+    muscles make of a newton metre.
     """
     rows = [(name, model.name, values) for model in models for name, values in _capacity(model).items()]
     order = list(dict.fromkeys(name for name, _, _ in rows))
@@ -184,9 +185,18 @@ def _capacity(model: NamedModel) -> dict[str, Floats]:
         "greatest extension moment, standing, N m": extension / 1e3,
         "mean arm of extensors, standing, mm": extension / force.sum(axis=1),
         "mass above, kg": model.base.distal @ personal.mass_kg[0],
+        "its centre above the joint, standing, mm": 1e3 * _centre_height_m(model.base, personal),
         **{f"moment of gravity, {name}, N m": moment for name, moment in weight.items()},
         "load over moment of gravity, flexion60_5kg, N/(N m)": np.append(load, np.nan) / weight[FLEXION60_5KG.name],
     }
+
+
+def _centre_height_m(base: BaseModel, personal: PersonalModels) -> Floats:
+    """Height [joint] of the centre of mass of all bodies above each joint over that joint, arms hanging."""
+    pose = pose_models(base, personal, STANDING)
+    height = (pose.origin_m + np.matmul(pose.rotation, personal.com_m[..., None])[..., 0])[0, :, 1]
+    mass = base.distal * personal.mass_kg[0]
+    return np.asarray(mass @ height / mass.sum(axis=1) - pose.origin_m[0, base.joint_body, 1])
 
 
 def _joint_columns(values: Floats) -> dict[str, float | None]:
