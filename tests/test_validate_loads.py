@@ -20,7 +20,7 @@ from pipelines.validation.loads import SECTIONS, loads_tables
 from pipelines.validation.loads_in_vivo import force_range_n, in_vivo_table, place_in_range, tilt_line
 from pipelines.validation.loads_models import NamedModel, adopt_public_models, axial_n, shipped_models
 from pipelines.validation.loads_people import measured_person, person, random_person
-from pipelines.validation.loads_public import capacity_table, moment_arm_table, public_table
+from pipelines.validation.loads_public import PLACE, REFERENCES, capacity_table, moment_arm_table, public_table
 from pipelines.validation.loads_sensitivity import RHYTHMS, input_table, sensitivity_table, sex_table, with_rhythm
 
 
@@ -103,8 +103,8 @@ def test_tables_name_every_model_and_level(models: list[NamedModel]) -> None:
     assert {row["model"] for row in sex_table(models)} >= {"man", "woman"}
     gravity = [row for row in capacity_table(models) if row["figure"].startswith("moment of gravity, flexion")]
     assert all(row["L5_S1"] > row["T12_L1"] > 0.0 for row in gravity)
-    places = [row for row in public_table(models) if row["model"] == "place of ours"]
-    assert len(places) == 4
+    places = [row for row in public_table(models) if row["model"] == PLACE]
+    assert {(row["task"], row["convention"], row["least activation"]) for row in places} == set(REFERENCES)
     assert all(row["ours, N"] > 0 for row in in_vivo_table(models[0].base))
 
 

@@ -13,6 +13,7 @@ from cohort.loading.base_model import SPINAL_JOINTS
 from cohort.terms import LUMBAR_VERTEBRAE
 from pipelines.validation.loads_in_vivo import CHOICES, TOLERANCE
 from pipelines.validation.loads_models import Table
+from pipelines.validation.loads_public import PLACE
 
 DPI: Final = 130
 STYLES: Final = (("o", "-"), ("s", "--"), ("^", "-."), ("D", ":"), ("v", "--"), ("P", "-"), ("X", ":"), ("*", "-."))
@@ -39,18 +40,24 @@ def write_pictures(folder: Path, results: dict[str, Any]) -> None:
 
 
 def levels_figure(table: Table) -> Any:
-    """Axial load by level, one panel for each task and convention, one line for each model."""
-    panels = list(dict.fromkeys((row["task"], row["convention"]) for row in table))
-    figure, axes = plt.subplots(2, (len(panels) + 1) // 2, figsize=(10, 8.6), layout="constrained", squeeze=False)
-    names = list(dict.fromkeys(row["model"] for row in table if row["state"]))
-    for axis, (task, convention) in zip(axes.flat, panels, strict=False):
-        for row in table:
-            if (row["task"], row["convention"]) == (task, convention) and row["state"]:
-                _level_line(axis, row, names.index(row["model"]))
-        axis.margins(y=0.1)
-        axis.set_ylim(bottom=0.0)
-        axis.set(title=f"{task}, {convention}", ylabel="axial load, N")
-        axis.grid(axis="y", alpha=0.4)
+    """Axial load by level: one panel for each task, convention and least activation, one line for each model."""
+    rows = [row for row in table if row["model"] != PLACE]
+    tasks = list(dict.fromkeys(row["task"] for row in rows))
+    kinds = sorted({(row["convention"], row["least activation"]) for row in rows})
+    names = list(dict.fromkeys(row["model"] for row in rows))
+    figure, axes = plt.subplots(
+        len(tasks), len(kinds), figsize=(14, 8.2), layout="constrained", sharey="row", squeeze=False
+    )
+    for task, line in zip(tasks, axes, strict=True):
+        for (convention, least), axis in zip(kinds, line, strict=True):
+            for row in rows:
+                if (row["task"], row["convention"], row["least activation"]) == (task, convention, least):
+                    _level_line(axis, row, names.index(row["model"]))
+            axis.set_title(f"{task}\n{convention}, least activation {least:g}", fontsize=10)
+            axis.grid(axis="y", alpha=0.4)
+        line[0].set_ylabel("axial load, N")
+        line[0].margins(y=0.1)
+        line[0].set_ylim(bottom=0.0)
     handles = {line.get_label(): line for axis in axes.flat for line in axis.get_lines()}
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", fontsize=8, ncols=2)
     return figure
