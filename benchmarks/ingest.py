@@ -47,6 +47,7 @@ from scipy.ndimage import gaussian_filter
 
 from cluster.resources import available_cores
 from cohort.archive.pseudonym import Pseudonyms, load_or_create_key
+from cohort.loading.assumptions import Assumptions
 from cohort.rows import FileRow
 from cohort.store.exam import read_exam
 from models.geometry_suite.check import CaseResult, check_nifti
@@ -233,7 +234,7 @@ def _ingest(executor: PoolExecutor, key_file: Path, archive: Path, output: Path)
     read_headers(items, executor, pseudonyms, rows.extend)
     index = FileIndex(output, listing, len(rows))
     exams = _hashed(executor, archive, index, group_exams(rows, None))
-    plans = [plan_exam(exam, Artefacts({}, {"F": "", "M": ""}, ())) for exam in exams]
+    plans = [plan_exam(exam, Artefacts({}, {"F": "", "M": ""}, (), Assumptions())) for exam in exams]
     tasks = [_convert_item(plan, index, archive, key_file, output) for plan in plans]
     stage = Stage("convert", "CPU", partial(each, convert))
     run_window(tasks, (stage,), executor=executor, on_outcome=_require_success)

@@ -1,6 +1,11 @@
-"""Seconds per subject and task: our batch engine beside OpenSim's static optimisation and joint reaction, in one run.
+"""Seconds per subject and task, in one run: the batch engine, its solver with OpenSim's geometry, and OpenSim's own
+static optimisation with joint reactions.
 
-python benchmarks/loads.py [--subjects 200] [--opensim 2] [--json]
+python benchmarks/loads.py [--sizes 1 10 100 1000 10000] [--opensim 4] [--json]
+
+People of both sexes with random height, mass, curvature and muscle areas, each in flexion60_5kg. The batch engine's
+time includes personalisation and rows; that of the second, opening the model, personalising and posing it; that of
+OpenSim, all files that its tools read and write. One core.
 """
 
 from __future__ import annotations
@@ -8,82 +13,209 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import tempfile
 import time
-from itertools import product
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise, product
 from pathlib import Path
+from typing import Any, Final, Literal
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # one core for everybody
 
 import numpy as np
+import opensim
 
-from cohort.loading.base_model import read_base_model
-from cohort.loading.opensim_engine import run_opensim
+from cohort.loading.assumptions import Assumptions
+from cohort.loading.base_model import BaseModel, Floats, read_base_model, vector
+from cohort.loading.equilibrium import Pose, balance_pulls, pose_models
+from cohort.loading.opensim_engine import prepare_model, run_opensim
+from cohort.loading.osim_export import personal_opensim_model
+from cohort.loading.personalise import personalise
 from cohort.loading.solve import solve_loads
-from cohort.loading.subject import LoadingSubject
+from cohort.loading.subject import LoadingSubject, Point
 from cohort.loading.tasks import FLEXION60_5KG
 from cohort.terms import LUMBAR_VERTEBRAE, MUSCLES, SIDES
 from models.musculoskeletal.build import build_base_model
 
+TASK: Final = FLEXION60_5KG
+SIZES: Final = (1, 10, 100, 1_000, 10_000)
+GOAL_SIZE: Final = 1_000
+"""The number of subjects whose time is reported as the engine's."""
+SEXES: Final[dict[str, Literal["male", "female"]]] = {"M": "male", "F": "female"}
+TYPICAL_CM2: Final = {"multifidus": 6.0, "erector_spinae": 18.0, "psoas": 11.0, "quadratus_lumborum": 5.0}
+CHAIN: Final = ("S1", *LUMBAR_VERTEBRAE[::-1], "T12")
+DISCS: Final = tuple(f"{upper}-{lower}" for lower, upper in pairwise(CHAIN))
+
 
 def subjects(n: int) -> list[LoadingSubject]:
-    """Men of random height, mass and muscle areas."""
+    """Men and women in turn."""
     rng = np.random.default_rng(0)
-    discs = [f"{a}-{b}" for a, b in zip(LUMBAR_VERTEBRAE, (*LUMBAR_VERTEBRAE[1:], "S1"), strict=True)]
-    typical = {"multifidus": 6.0, "erector_spinae": 18.0, "psoas": 11.0, "quadratus_lumborum": 5.0}
-    return [
-        LoadingSubject(
-            exam_id=f"subject{k}",
-            sex="M",
-            height_m=float(rng.normal(1.76, 0.07)),
-            mass_kg=float(rng.normal(80, 10)),
-            csa_cm2={key: float(typical[key[0]] * rng.uniform(0.8, 1.2)) for key in product(MUSCLES, SIDES, discs)},
-        )
-        for k in range(n)
-    ]
+    return [_subject(rng, number, "MF"[number % 2]) for number in range(n)]
 
 
-def measure(n_batch: int, n_opensim: int) -> dict[str, float]:
-    """Time both engines and compare their axial loads on the subjects that both solved."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = build_base_model("male", Path(folder) / "male.osim")
-        base, people = read_base_model(path), subjects(n_batch)
-        solve_loads(base, people[:1], FLEXION60_5KG)
-        started = time.perf_counter()
-        rows = solve_loads(base, people, FLEXION60_5KG)
-        batch_s = (time.perf_counter() - started) / n_batch
-        ours = {(row.exam_id, row.level, row.convention): row.axial_n for row in rows}
-        differences, started = [], time.perf_counter()
-        for k, person in enumerate(people[:n_opensim]):
-            work = Path(folder) / str(k)
-            work.mkdir()
-            for row in run_opensim(path, person, FLEXION60_5KG, work):
-                mine = ours[row.exam_id, row.level, row.convention]
-                differences.append(abs(mine - row.axial_n) / abs(row.axial_n))
-        opensim_s = (time.perf_counter() - started) / n_opensim
+def _subject(rng: np.random.Generator, number: int, sex: str) -> LoadingSubject:
+    height_m = float(rng.normal(1.76 if sex == "M" else 1.63, 0.06))
+    scale = (height_m / 1.76) ** 2
+    vertebrae, discs = _centroids(rng, height_m)
+    return LoadingSubject(
+        exam_id=f"subject{number}",
+        sex="M" if sex == "M" else "F",
+        height_m=height_m,
+        mass_kg=float(rng.normal(24.5, 2.5) * height_m**2),
+        vertebra_centroids_mm=vertebrae,
+        disc_centroids_mm=discs,
+        csa_cm2={
+            (muscle, side, disc): float(TYPICAL_CM2[muscle] * scale * rng.uniform(0.8, 1.2))
+            for muscle, side, disc in product(MUSCLES, SIDES, DISCS[:5])
+        },
+    )
+
+
+def _centroids(rng: np.random.Generator, height_m: float) -> tuple[dict[str, Point], dict[str, Point]]:
+    """Centroids of S1 to T12 and of the discs between, LPS mm, along a lordosis of random depth."""
+    angle = np.radians(np.array([40.0, 22.0, 8.0, -2.0, -9.0, -13.0, -14.0]) * rng.uniform(0.6, 1.3))
+    step = np.stack([0.0 * angle, -np.sin(angle), np.cos(angle)], axis=1) * 17.5 * height_m / 1.76
+    discs = np.cumsum(step[:-1] + step[1:], axis=0)
+    vertebrae = np.vstack([discs - step[:-1], discs[-1] + step[-1]])
+    return (
+        {level: (float(x), float(y), float(z)) for level, (x, y, z) in zip(CHAIN, vertebrae, strict=True)},
+        {disc: (float(x), float(y), float(z)) for disc, (x, y, z) in zip(DISCS, discs, strict=True)},
+    )
+
+
+def batch_seconds(bases: dict[str, BaseModel], people: Sequence[LoadingSubject], *, counterfactuals: bool) -> float:
+    """Seconds per subject of the batch engine."""
+    started = time.perf_counter()
+    for sex, base in bases.items():
+        same = [person for person in people if person.sex == sex]
+        solve_loads(base, same, TASK, counterfactuals=counterfactuals)
+    return (time.perf_counter() - started) / len(people)
+
+
+def opensim_geometry_axial(base: BaseModel, person: LoadingSubject) -> Floats:
+    """Axial reactions [6] by the batch engine's equations with lines of action from OpenSim's paths."""
+    models = personalise(base, [person])
+    model = personal_opensim_model(base, models)
+    prepare_model(model, base, models, TASK, Assumptions())
+    state = model.initSystem()
+    model.realizePosition(state)
+    pose = pose_models(base, models, TASK)
+    pull = np.stack([_wrench(base, model, state, pose, name) for name in base.fascicles], axis=-1)[None]
+    found = balance_pulls(base, models, TASK, Assumptions(), pose, pull)
+    axes = pose.rotation[0, base.joint_body]
+    return np.asarray(np.matmul(axes.transpose(0, 2, 1), found.reaction_n[0, :, :, None])[:, 1, 0])
+
+
+def _wrench(base: BaseModel, model: Any, state: Any, pose: Pose, name: str) -> Floats:
+    """Wrench [joint, 6] of one fascicle at unit tension from the forces on bodies that OpenSim gives for its path."""
+    path = opensim.PathActuator.safeDownCast(model.getForceSet().get(name)).getGeometryPath()
+    forces = opensim.ArrayPointForceDirection()
+    path.getPointForceDirections(state, forces)
+    wrench = np.zeros((len(base.joint_body), 6))
+    for index in range(forces.getSize()):
+        one = forces.get(index)
+        body = base.body(one.frame().findBaseFrame().getName())
+        place = pose.origin_m[0, body] + pose.rotation[0, body] @ vector(one.point())
+        force = vector(one.direction())
+        for joint in np.flatnonzero(base.distal[:, body]):
+            wrench[joint] += np.concatenate([force, np.cross(place - pose.origin_m[0, base.joint_body[joint]], force)])
+    return wrench
+
+
+@contextmanager
+def _stdout_to_stderr() -> Iterator[None]:
+    """OpenSim writes warnings to standard output, where the JSON is to stand alone."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def measure(sizes: Sequence[int], n_opensim: int) -> dict[str, Any]:
+    """Time the three ways and compare axial loads on the subjects that all of them solved."""
+    with tempfile.TemporaryDirectory() as folder, _stdout_to_stderr():
+        paths = {sex: build_base_model(name, Path(folder) / f"{name}.osim") for sex, name in SEXES.items()}
+        bases = {sex: read_base_model(path) for sex, path in paths.items()}
+        people = subjects(max(*sizes, n_opensim))
+        batch_seconds(bases, people[:2], counterfactuals=True)
+        plain = {n: batch_seconds(bases, people[:n], counterfactuals=False) for n in sizes}
+        full = {n: batch_seconds(bases, people[:n], counterfactuals=True) for n in sizes}
+        shown = GOAL_SIZE if GOAL_SIZE in sizes else max(sizes)
+        rivals = [_rival(bases[person.sex], paths[person.sex], person, Path(folder)) for person in people[:n_opensim]]
+    geometry_s, opensim_s, geometry_difference, difference = np.array(rivals).T
     return {
-        "batch_s_per_subject_task": batch_s,
-        "opensim_s_per_subject_task": opensim_s,
-        "ratio": opensim_s / batch_s,
-        "max_relative_difference": max(differences),
+        "task": TASK.name,
+        "batch_s_per_subject_task": plain[shown],
+        "batch_with_counterfactuals_s_per_subject_task": full[shown],
+        "opensim_geometry_s_per_subject_task": float(geometry_s.mean()),
+        "opensim_s_per_subject_task": float(opensim_s.mean()),
+        "ratio": float(opensim_s.mean() / plain[shown]),
+        "ratio_opensim_geometry": float(geometry_s.mean() / plain[shown]),
+        "max_relative_difference": float(difference.max()),
+        "max_relative_difference_opensim_geometry": float(geometry_difference.max()),
+        "subjects_opensim": n_opensim,
+        "scaling": [
+            {"subjects": n, "s_per_subject_task": plain[n], "with_counterfactuals_s_per_subject_task": full[n]}
+            for n in sizes
+        ],
     }
+
+
+def _rival(base: BaseModel, path: Path, person: LoadingSubject, folder: Path) -> tuple[float, float, float, float]:
+    """Seconds with OpenSim's geometry and with OpenSim alone, and their largest relative differences to our loads."""
+    ours = solve_loads(base, [person], TASK, counterfactuals=False)
+    started = time.perf_counter()
+    reaction = opensim_geometry_axial(base, person)
+    between = time.perf_counter()
+    work = Path(tempfile.mkdtemp(dir=folder))
+    theirs = run_opensim(path, person, TASK, work)
+    ended = time.perf_counter()
+    below = np.array([row.axial_n for row in ours if row.convention == "joint_below"])
+    geometry = np.abs(reaction[:5][::-1] / below - 1.0).max()
+    difference = max(abs(mine.axial_n / row.axial_n - 1.0) for mine, row in zip(ours, theirs, strict=True))
+    return between - started, ended - between, float(geometry), difference
 
 
 def main() -> None:
     """Print a table, or one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--subjects", type=int, default=200)
-    parser.add_argument("--opensim", type=int, default=2)
+    parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES), help="numbers of subjects")
+    parser.add_argument("--opensim", type=int, default=4, help="subjects solved with OpenSim, too")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    found = measure(options.subjects, options.opensim)
+    found = measure(options.sizes, options.opensim)
     if options.json:
         print(json.dumps(found))
         return
-    batch_s, opensim_s = found["batch_s_per_subject_task"], found["opensim_s_per_subject_task"]
-    print(f"batch engine      {batch_s:.5f} s per subject and task ({options.subjects} subjects)")
-    print(f"OpenSim SO + JRA  {opensim_s:.2f} s per subject and task ({options.opensim} subjects)")
-    print(f"ratio {found['ratio']:.0f}, largest difference of axial load {found['max_relative_difference']:.4%}")
+    print(f"{'engine':42} {'s per subject and task':>22} {'ratio':>7} {'largest difference':>19}")
+    rows = (
+        ("batch", found["batch_s_per_subject_task"], 1.0, 0.0),
+        ("batch with counterfactual loads", found["batch_with_counterfactuals_s_per_subject_task"], None, 0.0),
+        (
+            "batch equations, OpenSim geometry",
+            found["opensim_geometry_s_per_subject_task"],
+            found["ratio_opensim_geometry"],
+            found["max_relative_difference_opensim_geometry"],
+        ),
+        (
+            "OpenSim static optimisation and reactions",
+            found["opensim_s_per_subject_task"],
+            found["ratio"],
+            found["max_relative_difference"],
+        ),
+    )
+    for name, seconds, ratio, difference in rows:
+        print(f"{name:42} {seconds:22.5f} {'' if ratio is None else f'{ratio:.0f}':>7} {difference:19.2e}")
+    print(f"\n{'subjects':>8} {'ms each':>9} {'with counterfactuals':>21}")
+    for row in found["scaling"]:
+        plain, full = row["s_per_subject_task"], row["with_counterfactuals_s_per_subject_task"]
+        print(f"{row['subjects']:8d} {plain * 1e3:9.2f} {full * 1e3:21.2f}")
 
 
 if __name__ == "__main__":

@@ -278,10 +278,17 @@ class LoadRow:
     shear_ap_n: float = column("antero-posterior shear, anterior positive")
     shear_lateral_n: float = column("lateral shear, to the patient's right positive")
     moment_flexion_nm: float = column("residual flexion moment in the joint (reserve), flexion positive")
-    generic_axial_n: float | None = optional("axial_n with height and mass alone personalised; batch engine only")
-    curvature_axial_n: float | None = optional("axial_n with curvature personalised, too, but no muscle")
+    generic_axial_n: float | None = optional(
+        "axial_n with height and mass alone personalised; like the next two in rows of the batch engine only, and null "
+        "where its solver did not converge"
+    )
+    curvature_axial_n: float | None = optional(
+        "axial_n with curvature personalised, too, but no muscle; equal to generic_axial_n where curvature was "
+        "switched off or not measured"
+    )
     muscle_axial_n: float | None = optional(
-        "axial_n with strength and position of muscles personalised, too, but no curvature"
+        "axial_n with strength and position of muscles personalised, too, but no curvature; equal to generic_axial_n "
+        "where muscles were switched off or not measured"
     )
     max_activation: float = column("largest muscle activation of the whole posture, 0 to 1")
     n_saturated: int = column("fascicles at the limit of their strength")
@@ -348,6 +355,8 @@ class RunRow:
     n_failed: int = column("exams with status failed")
     n_gone: int = column("exams that left the archive")
     stages_run: int = column("stage executions in this run; 0 when nothing changed")
+    status: str = column("ok, or flagged: the engines differ too much, and no load of this run is to be trusted")
+    reason: str | None = optional("reason code")
     opensim_checked: int = column("exams re-solved with OpenSim")
     opensim_max_difference: float | None = optional("largest relative difference of axial load between the engines")
 

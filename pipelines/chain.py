@@ -112,6 +112,7 @@ class Chain:
             measured_path=plan.measured_path(store),
             demographics=plan.exam.demographics,
             tasks=job.artefacts.tasks,
+            assumptions=job.artefacts.assumptions,
             base_models=job.base_models,
             with_opensim=self._draw_for_check(),
             opensim_timeout_s=job.config.load.opensim_timeout_s,

@@ -1,4 +1,4 @@
-"""The command line: `cohort demo | scan | run | sql | schema | train | validate | phantom-dicom`."""
+"""The command line: `cohort demo | scan | run | sql | export | schema | train | validate | phantom-dicom`."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from rich.table import Table
 
 from cohort import __version__
 from cohort.errors import CohortError, is_disk_full
+from cohort.reasons import REASONS
 from cohort.store.layout import store_path
 from pipelines.config import RunConfig, read_config
+from pipelines.export import export
 from pipelines.geometry_suite import phantom_dicom
 from pipelines.progress import Progress
 from pipelines.summary import Summary
@@ -75,7 +77,7 @@ def main() -> None:
     "--subjects", type=click.Path(path_type=Path, exists=True), help="CSV or Parquet with height, weight, ..."
 )
 @click.option("--retry-failed", is_flag=True, help="Try failed stages and unreadable files again.")
-@click.option("--strict", is_flag=True, help="Exit with 1 if any exam failed.")
+@click.option("--strict", is_flag=True, help="Exit with 1 if any exam failed or the run is flagged.")
 @JSON
 def run_command(
     archive: Path,
@@ -100,7 +102,7 @@ def run_command(
     with Progress() as progress:
         summary = run(archive, store, config=config, progress=progress, subjects=subjects, retry_failed=retry_failed)
     click.echo(summary.to_json()) if as_json else print_summary(summary)
-    if strict and summary.run.n_failed:
+    if strict and (summary.run.n_failed or summary.run.status != "ok"):
         sys.exit(1)
 
 
@@ -153,8 +155,6 @@ def sql(statement: str, store: Path, as_csv: bool) -> None:
 def schema(reasons: bool) -> None:
     """Print the data dictionary of all tables (Markdown)."""
     if reasons:
-        from cohort.reasons import REASONS
-
         click.echo("\n".join(f"{code}: {text}" for code, text in REASONS.items()))
         return
     from cohort.tables.schema import data_dictionary
@@ -373,6 +373,7 @@ def demo(folder: Path) -> None:
 
 
 main.add_command(phantom_dicom)
+main.add_command(export)
 
 
 def print_survey(found: Survey) -> None:
@@ -419,4 +420,6 @@ def print_summary(summary: Summary) -> None:
             f"re-solved with OpenSim (largest difference {run.opensim_max_difference:.2%})", str(run.opensim_checked)
         )
     Console().print(table)
+    if run.reason:
+        click.echo(f"The run is flagged: {REASONS[run.reason]}")
     click.echo(f'Tables in {summary.store / "tables"}; ask them with: cohort sql "select ..." --store {summary.store}')

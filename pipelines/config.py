@@ -21,8 +21,8 @@ from dask.utils import parse_bytes
 
 from cohort.archive.candidates import SelectRules
 from cohort.errors import ConfigurationError
-from cohort.loading.assumptions import Personalisation
-from cohort.loading.tasks import TASKS
+from cohort.loading.assumptions import Assumptions, Personalisation
+from cohort.loading.tasks import DEFAULT_TASKS, TASK_KEYS, TASKS, Task
 
 NETWORKS: Final[dict[str, str]] = {"disc": "disc", "vertebral_body": "vertebral_body", "muscle": "muscle"}
 """Label array -> shipped network."""
@@ -93,8 +93,16 @@ class SegmentConfig:
 class LoadConfig:
     """Section [load]."""
 
-    tasks: tuple[str, ...] = tuple(TASKS)
+    tasks: tuple[str, ...] = DEFAULT_TASKS
     """Names from `cohort.loading.tasks.TASKS`."""
+    own_tasks: Mapping[str, Task] = field(default_factory=dict)
+    """Tables [load.own_tasks.NAME]: tasks of your own, all of which are run beside `tasks`."""
+    min_activation: float = 0.0
+    """Least activation of every muscle fascicle."""
+    force_length: bool = False
+    """Whether a fascicle's strength depends on its length in the posture."""
+    passive_stiffness: bool = False
+    """Whether discs and ligaments resist bending."""
     opensim_sample: float = 0.01
     """Share of exams, at least one a run, that OpenSim solves again."""
     opensim_timeout_s: float = 600.0
@@ -105,11 +113,29 @@ class LoadConfig:
     """Whether a typical height or mass stands in for an unknown one; sex is never imputed."""
 
     def __post_init__(self) -> None:
-        _check(bool(self.tasks), "load.tasks names no task")
+        _check(bool(self.tasks or self.own_tasks), "load.tasks names no task, and there is none in load.own_tasks")
         for task in self.tasks:
             _check(task in TASKS, f"load.tasks: no task {task!r}{_nearest(task, TASKS)}; tasks: {', '.join(TASKS)}")
+            _check(self.tasks.count(task) == 1, f"load.tasks names {task!r} more than once")
+        for task in self.own_tasks:
+            _check(task not in TASKS, f"load.own_tasks.{task} has the name of a task that ships; choose another")
+        _check(0 <= self.min_activation < 1, f"load.min_activation is from 0 to below 1, not {self.min_activation}")
         _check(0 <= self.opensim_sample <= 1, f"load.opensim_sample is between 0 and 1, not {self.opensim_sample}")
         _check(self.opensim_timeout_s > 0, f"load.opensim_timeout_s is positive, not {self.opensim_timeout_s}")
+
+    @property
+    def all_tasks(self) -> tuple[Task, ...]:
+        """Tasks to run: those that ship, then the user's own."""
+        return (*(TASKS[name] for name in self.tasks), *self.own_tasks.values())
+
+    @property
+    def assumptions(self) -> Assumptions:
+        """What the computation takes for granted."""
+        return Assumptions(
+            min_activation=self.min_activation,
+            force_length=self.force_length,
+            passive_stiffness=self.passive_stiffness,
+        )
 
 
 @dataclass(frozen=True)
@@ -197,8 +223,19 @@ def _value(kind: Any, value: Any, *, where: str, folder: Path) -> Any:
     if typing.get_origin(kind) is tuple:
         _expect(isinstance(value, list) and all(isinstance(item, str) for item in value), "a list of texts", where)
         return tuple(value)
+    if kind == Mapping[str, Task]:
+        _expect(isinstance(value, dict), "a table of tables", where)
+        return {name: _task(name, keys, f"{where}.{name}") for name, keys in value.items()}
     _expect(isinstance(value, dict) and all(isinstance(item, str) for item in value.values()), "names", where)
     return {key: _network(name, folder) for key, name in value.items()}
+
+
+def _task(name: str, keys: Any, where: str) -> Task:
+    _expect(isinstance(keys, dict), "a table", where)
+    _reject_unknown(keys, TASK_KEYS, where)
+    return Task(
+        name=name, **{key: _value(float, number, where=f"{where}.{key}", folder=Path()) for key, number in keys.items()}
+    )
 
 
 def _network(name: str, folder: Path) -> str:
@@ -239,6 +276,8 @@ def resolved_toml(config: RunConfig) -> str:
 
 def _toml(value: Any) -> str:
     """One value; JSON's notation of text, numbers, booleans and lists is valid TOML."""
+    if isinstance(value, Task):
+        return _toml({key: getattr(value, key) for key in TASK_KEYS})
     if isinstance(value, Mapping):
         return "{ " + ", ".join(f"{key} = {_toml(item)}" for key, item in value.items()) + " }"
     if is_dataclass(value):

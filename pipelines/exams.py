@@ -17,7 +17,8 @@ from cohort.archive.demographics import (
     exam_vertebrae,
 )
 from cohort.archive.select import Choice, Selection, select_series
-from cohort.loading.assumptions import Personalisation
+from cohort.loading.assumptions import Assumptions, Personalisation
+from cohort.loading.tasks import Task
 from cohort.rows import FileRow, QualityRow
 from cohort.store.layout import exam_store_path, label_store_path, measure_path
 from pipelines.fingerprint import fingerprint
@@ -62,7 +63,8 @@ class Artefacts:
     """Label array -> sha256 of the network (weights, and how slices are given to it)."""
     base_models: Mapping[str, str]
     """Sex -> sha256 of the base model's tables."""
-    tasks: tuple[str, ...]
+    tasks: tuple[Task, ...]
+    assumptions: Assumptions = field(default_factory=Assumptions)
     personalise: Personalisation = field(default_factory=Personalisation)
     """Which measurements change the base model."""
     impute: bool = False
@@ -138,7 +140,7 @@ class ExamPlan:
 
 def plan_exam(exam: Exam, artefacts: Artefacts) -> ExamPlan:
     """Chain the fingerprints: convert depends on the chosen images alone, measure on the known number of vertebrae,
-    load alone on demographics, tasks and base models.
+    load alone on demographics, tasks, assumptions and base models.
 
     Rules of the selection count through the images that they choose: a rule that changes no choice redoes nothing.
     """
@@ -152,6 +154,7 @@ def plan_exam(exam: Exam, artefacts: Artefacts) -> ExamPlan:
         inputs=exam.demographics,
         parameters={
             "tasks": artefacts.tasks,
+            "assumptions": artefacts.assumptions,
             "personalise": artefacts.personalise,
             "impute": artefacts.impute,
         },

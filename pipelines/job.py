@@ -82,7 +82,8 @@ def prepare(archive: Path, store: Path, config: RunConfig, subjects: Path | None
         artefacts=Artefacts(
             weights={label: read_contract(name).sha256 for label, (name, _) in networks.items()},
             base_models=hashes,
-            tasks=tuple(config.load.tasks),
+            tasks=config.load.all_tasks,
+            assumptions=config.load.assumptions,
             personalise=config.load.personalise,
             impute=config.load.impute,
         ),

@@ -12,13 +12,13 @@ from cohort.anatomy.levels import LOW_CONFIDENCE
 from cohort.anatomy.vertebral_count import USUAL
 from cohort.archive.demographics import Demographics
 from cohort.errors import RefusedError
-from cohort.loading.assumptions import Personalisation
+from cohort.loading.assumptions import Assumptions, Personalisation
 from cohort.loading.base_model import BaseModel, read_base_model
 from cohort.loading.opensim_engine import solve_with_opensim
 from cohort.loading.personalise import EVERYTHING
-from cohort.loading.solve import solve_loads
+from cohort.loading.solve import STANDARD, solve_loads
 from cohort.loading.subject import LoadingSubject
-from cohort.loading.tasks import TASKS
+from cohort.loading.tasks import Task
 from cohort.rows import LoadRow, QualityRow
 from pipelines.measure import read_rows
 from pipelines.outcome import Result, WorkItem
@@ -53,7 +53,7 @@ class LoadTask:
     measured_path: str
     """Measured rows relative to STORE."""
     demographics: Demographics
-    tasks: tuple[str, ...]
+    tasks: tuple[Task, ...]
     base_models: Mapping[str, Path]
     """Sex -> .osim file."""
     with_opensim: bool
@@ -63,6 +63,7 @@ class LoadTask:
     """Which measurements change the base model."""
     impute: bool = False
     """Whether a typical height or mass stands in for an unknown one."""
+    assumptions: Assumptions = STANDARD
 
 
 def load(item: WorkItem) -> Result:
@@ -82,7 +83,11 @@ def load(item: WorkItem) -> Result:
     )
     base_path = task.base_models[subject.sex]
     base = _base_model(str(base_path))
-    rows = [row for name in task.tasks for row in solve_loads(base, [subject], TASKS[name], use=task.use)]
+    rows = [
+        row
+        for one in task.tasks
+        for row in solve_loads(base, [subject], one, use=task.use, assumptions=task.assumptions)
+    ]
     unchecked: list[QualityRow] = []
     if task.with_opensim:
         checked, unchecked = _opensim_rows(subject, base_path, task)
@@ -98,11 +103,18 @@ def _opensim_rows(subject: LoadingSubject, base_path: Path, task: LoadTask) -> t
     """Rows of the reference engine, and flags for tasks that it could not solve: those lose the check, not the load."""
     rows: list[LoadRow] = []
     flags: list[QualityRow] = []
-    for name in task.tasks:
+    for one in task.tasks:
         try:
-            rows += solve_with_opensim(base_path, subject, TASKS[name], use=task.use, timeout_s=task.opensim_timeout_s)
+            rows += solve_with_opensim(
+                base_path,
+                subject,
+                one,
+                use=task.use,
+                assumptions=task.assumptions,
+                timeout_s=task.opensim_timeout_s,
+            )
         except RefusedError as error:
-            structure = f"opensim {name}"
+            structure = f"opensim {one.name}"
             flags.append(QualityRow(exam_id=subject.exam_id, stage="load", reason=error.reason, structure=structure))
     return rows, flags
 
@@ -195,9 +207,14 @@ def _disagreement(exam_id: str, rows: Sequence[LoadRow]) -> list[QualityRow]:
 
 
 def engine_difference(rows: Sequence[LoadRow]) -> float | None:
-    """Largest relative difference of axial load between batch and opensim rows; None without a pair."""
+    """Largest relative difference of axial load between batch and opensim rows; None without a pair.
+
+    Refused rows do not count: where an engine did not converge, that is its own reason.
+    """
     by_engine: dict[str, dict[tuple[str, str, str], float]] = {"batch": {}, "opensim": {}}
     for row in rows:
+        if row.status == "refused":
+            continue
         by_engine[row.engine][row.task, row.level, row.convention] = row.axial_n
     pairs = [
         (by_engine["batch"][key], value) for key, value in by_engine["opensim"].items() if key in by_engine["batch"]

@@ -19,6 +19,7 @@ from pipelines.config import RunConfig, resolved_toml
 from pipelines.exams import plan_exam
 from pipelines.index import FileIndex, update_index, with_hashes
 from pipelines.job import Job, Workers, prepare
+from pipelines.load import AGREEMENT_LIMIT
 from pipelines.lock import only_run
 from pipelines.plan import make_plan
 from pipelines.progress import Progress
@@ -72,6 +73,7 @@ def run(
 def _finish(job: Job, index: FileIndex, rows: Sequence[ExamRow], chain: Chain, *, n_gone: int) -> Summary:
     """Record the run in the table `runs` and in STORE/runs/<run_id>/."""
     statuses = Counter(row.status for row in rows)
+    disagree = chain.largest_difference is not None and chain.largest_difference > AGREEMENT_LIMIT
     run_row = RunRow(
         run_id=job.run_id,
         started_at=datetime.fromtimestamp(job.started, UTC).isoformat(timespec="seconds"),
@@ -87,6 +89,8 @@ def _finish(job: Job, index: FileIndex, rows: Sequence[ExamRow], chain: Chain, *
         n_failed=statuses["failed"],
         n_gone=n_gone,
         stages_run=chain.n_executed,
+        status="flagged" if disagree else "ok",
+        reason="engines_disagree" if disagree else None,
         opensim_checked=chain.n_checked,
         opensim_max_difference=chain.largest_difference,
     )

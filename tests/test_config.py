@@ -8,6 +8,8 @@ import pytest
 
 from cohort.archive.candidates import SelectRules
 from cohort.errors import ConfigurationError
+from cohort.loading.assumptions import Assumptions, Personalisation
+from cohort.loading.tasks import STANDING, TASKS, Task
 from pipelines.config import LoadConfig, RunConfig, read_config, resolved_toml
 
 
@@ -59,6 +61,7 @@ def test_values_are_read_with_their_types(tmp_path: Path) -> None:
         "muscle": "muscle",
     }
     assert config.load == LoadConfig(tasks=("standing",), opensim_sample=1.0)
+    assert config.load.all_tasks == (STANDING,)
     assert isinstance(config.load.opensim_sample, float)
     assert config.review.overlays is False
     assert config.privacy.key_file == tmp_path / "keys" / "pseudonym"
@@ -72,7 +75,7 @@ def test_values_are_read_with_their_types(tmp_path: Path) -> None:
         ("[select]\naccept_t2 = true", r"unknown key 'accept_t2' in \[select\], did you mean 'accept_t2_axial'\?"),
         ("[select]\naccept_t2_axial = 'yes'", "select.accept_t2_axial must be true or false"),
         ("[segment.networks]\ndisk = 'x'", r"unknown key 'disk' in \[segment.networks\], did you mean 'disc'\?"),
-        ("[load]\nqqq = 1", r"unknown key 'qqq' in \[load\]; valid keys: tasks, opensim_sample"),
+        ("[load]\nqqq = 1", r"unknown key 'qqq' in \[load\]; valid keys: tasks, own_tasks"),
         ("[cluster]\nworkers = '2'", "cluster.workers must be a whole number"),
         ("[cluster]\nworkers = true", "cluster.workers must be a whole number"),
         ("[cluster]\nworkers = 0", "cluster.workers is at least 1, not 0"),
@@ -84,6 +87,22 @@ def test_values_are_read_with_their_types(tmp_path: Path) -> None:
         ("[load]\ntasks = 'standing'", "load.tasks must be a list of texts"),
         ("[load]\ntasks = []", "load.tasks names no task"),
         ("[load]\ntasks = ['standin']", "no task 'standin', did you mean 'standing'"),
+        ("[load]\ntasks = ['standing', 'standing']", "names 'standing' more than once"),
+        ("[load.own_tasks]\nbow = 30", r"load.own_tasks.bow must be a table"),
+        (
+            "[load.own_tasks.standing]\ntrunk_flexion_deg = 3",
+            "load.own_tasks.standing has the name of a task that ships",
+        ),
+        (
+            "[load.own_tasks.bow]\ntrunk_flexion = 3",
+            r"'trunk_flexion' in \[load.own_tasks.bow\], did you mean 'trunk_fl",
+        ),
+        ("[load.own_tasks.bow]\nname = 'x'", r"unknown key 'name' in \[load.own_tasks.bow\]"),
+        ("[load.own_tasks.bow]\nlateral_bend_deg = '3'", "load.own_tasks.bow.lateral_bend_deg must be a number"),
+        ("[load.own_tasks.bow]\nlateral_bend_deg = 90", "task 'bow': lateral_bend_deg is between -40 and 40, not 90"),
+        ("[load.own_tasks.'a b']\n", "name of a task is small letters"),
+        ("[load]\nmin_activation = 1.0", "load.min_activation is from 0 to below 1, not 1.0"),
+        ("[load]\nforce_length = 1", "load.force_length must be true or false"),
         ("[segment]\nnetworks = ['disc']", "segment.networks must be names"),
         ("cluster = 3", "cluster must be a table"),
         ("[review]\noverlays = 1", "review.overlays must be true or false"),
@@ -102,8 +121,36 @@ def test_file_that_is_not_there(tmp_path: Path) -> None:
         read_config(tmp_path / "none.toml")
 
 
+OWN_TASKS = """
+[load]
+tasks = ["standing", "wilke_sitting"]
+min_activation = 0.01
+passive_stiffness = true
+[load.own_tasks.bow]
+trunk_flexion_deg = 45
+lumbar_share = 0.6
+right_hand_kg = 2.5
+[load.own_tasks.turn-left]
+axial_turn_deg = 10
+"""
+
+
+def test_tasks_of_ones_own_are_run_beside_those_that_ship(tmp_path: Path) -> None:
+    load = read_config(written(tmp_path, OWN_TASKS)).load
+    assert load.all_tasks == (
+        TASKS["standing"],
+        TASKS["wilke_sitting"],
+        Task(name="bow", trunk_flexion_deg=45.0, lumbar_share=0.6, right_hand_kg=2.5),
+        Task(name="turn-left", axial_turn_deg=10.0),
+    )
+    assert load.assumptions == Assumptions(min_activation=0.01, passive_stiffness=True)
+    only = read_config(written(tmp_path, "[load]\ntasks = []\n[load.own_tasks.bow]\ntrunk_flexion_deg = 45")).load
+    assert [task.name for task in only.all_tasks] == ["bow"]
+
+
 @pytest.mark.parametrize(
-    "text", ["", "[cluster]\nworkers = 2\n[select]\naccept_t2_axial = true\n[load]\ntasks = ['standing']\n"]
+    "text",
+    ["", "[cluster]\nworkers = 2\n[select]\naccept_t2_axial = true\n[load]\ntasks = ['standing']\n", OWN_TASKS],
 )
 def test_resolved_file_gives_the_same_configuration(tmp_path: Path, text: str) -> None:
     config = read_config(written(tmp_path, text))
@@ -114,6 +161,16 @@ def test_resolved_text_keeps_awkward_characters(tmp_path: Path) -> None:
     text = '[privacy]\nkey_file = "/a \\"quoted\\" \\u007f höhle/key"\n'
     config = read_config(written(tmp_path, text))
     assert read_config(written(tmp_path, resolved_toml(config))) == config
+
+
+def test_parts_of_the_personalisation_are_switched_off_one_by_one(tmp_path: Path) -> None:
+    text = "[load]\nimpute = true\n[load.personalise]\nstrength = false\n"
+    config = read_config(written(tmp_path, text))
+    assert config.load.personalise == Personalisation(curvature=True, strength=False, position=True)
+    assert config.load.impute is True
+    assert read_config(written(tmp_path, resolved_toml(config))) == config
+    with pytest.raises(ConfigurationError, match=r"unknown key 'strenght' in \[load.personalise\]"):
+        read_config(written(tmp_path, "[load.personalise]\nstrenght = false\n"))
 
 
 def test_demonstration_has_its_own_key_outside_its_store(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from cluster.local import local_cluster
 from cohort.archive.pseudonym import Pseudonyms, load_or_create_key
 from cohort.archive.source import FileSource, open_source
 from cohort.errors import ConfigurationError
+from cohort.loading.assumptions import Assumptions
 from cohort.rows import FileRow
 from cohort.tables.buckets import create_tables, read_objects
 from pipelines.config import RunConfig
@@ -66,7 +67,7 @@ class Place:
             device="cpu",
             networks={},
             base_models={},
-            artefacts=Artefacts({}, {}, ()),
+            artefacts=Artefacts({}, {}, (), Assumptions()),
             progress=Progress(quiet=True),
         )
 

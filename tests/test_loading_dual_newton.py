@@ -38,6 +38,16 @@ def test_equals_scipy() -> None:
         np.testing.assert_allclose(found.activation[number], reference.x, atol=1e-6)
 
 
+def test_a_least_activation_moves_the_lower_bound() -> None:
+    B, b = problems(3, load=100.0)
+    found = solve_equilibria(B, b, low=0.05)
+    a, r = found.activation, found.reserve
+    assert found.converged.all()
+    assert a.min() == 0.05
+    np.testing.assert_allclose(np.einsum("pkn,pn->pk", B, a) + r, b, atol=1e-7)
+    np.testing.assert_allclose(a, np.clip(np.einsum("pkn,pk->pn", B, r), 0.05, 1.0), atol=1e-6)
+
+
 def test_batch_equals_one_by_one() -> None:
     B, b = problems(8, load=200.0)
     together = solve_equilibria(B, b)

@@ -45,7 +45,7 @@ def posed(osim_path: Path) -> tuple[opensim.Model, opensim.State]:
         hand.setMass(hand.getMass() + 5.0)
     state = model.initSystem()
     angles = {"pelvis_tilt": np.radians(-15.0), "shoulder_r_FE": np.radians(60.0), "shoulder_l_FE": np.radians(60.0)}
-    angles |= {f"{j}_FE": bend for j, bend in zip(SPINAL_JOINTS, TASK.joint_extension_rad, strict=True)}
+    angles |= {f"{j}_FE": bend for j, bend in zip(SPINAL_JOINTS, TASK.joint_angles_rad[:, 0], strict=True)}
     for name, value in angles.items():
         model.getCoordinateSet().get(name).setValue(state, float(value), False)
     model.realizeVelocity(state)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cohort.errors import ConfigurationError
+
 
 @dataclass(frozen=True, kw_only=True)
 class Personalisation:
@@ -19,7 +21,10 @@ class Personalisation:
 
 @dataclass(frozen=True, kw_only=True)
 class Assumptions:
-    """Physics that is a matter of choice; numbers under different choices must not be compared."""
+    """Physics that is a matter of choice; numbers under different choices must not be compared.
+
+    Raises ConfigurationError for a least activation that is not from 0 to below 1.
+    """
 
     min_activation: float = 0.0
     """Least activation of every fascicle."""
@@ -27,3 +32,7 @@ class Assumptions:
     """Whether strength depends on the fascicle's length in the posture."""
     passive_stiffness: bool = False
     """Whether discs and ligaments resist bending."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.min_activation < 1.0:
+            raise ConfigurationError(f"min_activation is from 0 to below 1, not {self.min_activation}")

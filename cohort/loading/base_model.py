@@ -107,6 +107,11 @@ class BaseModel:
         return tuple(MUSCLE_OF_GROUP[group] for group in self.group)
 
     @property
+    def first_point(self) -> Integers:
+        """[fascicle] index of its first path point."""
+        return np.searchsorted(self.point_fascicle, np.arange(len(self.fascicles)))
+
+    @property
     def total_mass_kg(self) -> float:
         return float(self.mass_kg.sum())
 

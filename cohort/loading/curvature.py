@@ -12,12 +12,14 @@ subject is marked; nothing is interpolated where a vertebra is missing.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from cohort.loading.base_model import BaseModel, Flags, Floats
 from cohort.loading.subject import LoadingSubject, Point
@@ -26,6 +28,7 @@ from cohort.terms import disc_name
 CHAIN: Final = ("S1", "L5", "L4", "L3", "L2", "L1", "T12")
 """Vertebrae from caudal to cranial."""
 DISCS: Final = tuple(disc_name(above, below) for below, above in pairwise(CHAIN))
+UNKNOWN: Final[Point] = (math.nan, math.nan, math.nan)
 VARIANTS: Final = frozenset({"L6", "T13"})
 
 LENGTH_RATIO_LIMITS: Final = (0.6, 1.5)
@@ -74,8 +77,8 @@ def measure_curvature(base: BaseModel, subjects: Sequence[LoadingSubject]) -> Cu
 
     A disc without a centroid of its own is placed half way between its two vertebral bodies.
     """
-    vertebrae = np.array([_neighbours(subject.vertebra_centroids_mm) for subject in subjects])
-    seen = np.array([_points(subject.disc_centroids_mm, DISCS) for subject in subjects])
+    vertebrae = in_model_directions([_neighbours(subject.vertebra_centroids_mm) for subject in subjects])
+    seen = in_model_directions([_points(subject.disc_centroids_mm, DISCS) for subject in subjects])
     discs = np.where(np.isnan(seen), (vertebrae[:, 1:] + vertebrae[:, :-1]) / 2.0, seen)
     step = np.concatenate(
         [seen[:, :1] - vertebrae[:, :1], np.diff(discs, axis=1), vertebrae[:, -1:] - seen[:, -1:]], axis=1
@@ -156,25 +159,24 @@ def has_variant(subject: LoadingSubject) -> bool:
     return not VARIANTS.isdisjoint(subject.vertebra_centroids_mm)
 
 
-def _neighbours(centroids_mm: Mapping[str, Point]) -> Floats:
-    """Centroids [7, 3] of the chain; S1 is not the neighbour of L5 where there is an L6, nor T12 of L1 with a T13."""
+def _neighbours(centroids_mm: Mapping[str, Point]) -> list[Point]:
+    """Centroids of the chain, LPS mm; S1 is not the neighbour of L5 where there is an L6, nor T12 of L1 with a T13."""
     points = _points(centroids_mm, CHAIN)
     if "L6" in centroids_mm:
-        points[0] = np.nan
+        points[0] = UNKNOWN
     if "T13" in centroids_mm:
-        points[-1] = np.nan
+        points[-1] = UNKNOWN
     return points
 
 
-def _points(centroids_mm: Mapping[str, Point], names: Sequence[str]) -> Floats:
-    """Places in the model's directions [name, 3], metres; LPS left, posterior, cranial -> x front, y up, z right."""
-    lps = np.array([centroids_mm.get(name, (np.nan, np.nan, np.nan)) for name in names], dtype=np.float64)
-    return in_model_directions(lps)
+def _points(centroids_mm: Mapping[str, Point], names: Sequence[str]) -> list[Point]:
+    return [centroids_mm.get(name, UNKNOWN) for name in names]
 
 
-def in_model_directions(lps_mm: Floats) -> Floats:
-    """Turn LPS mm [..., 3] into x front, y up, z right, metres."""
-    return np.stack([-lps_mm[..., 1], lps_mm[..., 2], -lps_mm[..., 0]], axis=-1) / 1000.0
+def in_model_directions(lps_mm: npt.ArrayLike) -> Floats:
+    """Turn LPS mm [..., 3] (left, posterior, cranial) into x front, y up, z right, metres."""
+    lps = np.asarray(lps_mm, dtype=np.float64)
+    return np.stack([-lps[..., 1], lps[..., 2], -lps[..., 0]], axis=-1) / 1000.0
 
 
 def _within(values: Floats, limits: tuple[float, float]) -> Flags:

@@ -1,12 +1,8 @@
 """The reference engine: the personalised model through OpenSim's own StaticOptimization and JointReaction.
 
 OpenSim holds the interpreter for whole calls and can hang, so it runs in a child process that is killed when its time
-is over. A few things that OpenSim 4.6 needs without a screen, each found by trial:
-
-- a tool made in Python does not find its states; written to XML and read back it does;
-- the motion file needs at least six rows even for one frame (spline of fifth degree);
-- a JointReaction analysis without a name writes no file; relative paths are resolved against several folders;
-- locked coordinates are left out of the optimisation, which is what fixes pelvis and arms here.
+is over. Two things about its optimiser that were found by trial: locked coordinates are left out, which is what fixes
+pelvis and arms here; and when it gives up it still writes numbers, which can be a third off: only the log tells.
 """
 
 from __future__ import annotations
@@ -14,7 +10,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Final
@@ -25,19 +23,31 @@ import opensim
 from cohort.errors import RefusedError
 from cohort.loading.assumptions import Assumptions, Personalisation
 from cohort.loading.base_model import ARMS, PELVIS_TILT, SPINAL_JOINTS, BaseModel, Floats, read_base_model, rotation
+from cohort.loading.equilibrium import arm_axes
+from cohort.loading.force_length import LEAST_STRENGTH, stretch_fibres
+from cohort.loading.opensim_setup import (
+    ACTIVATIONS,
+    AXES,
+    JOINT_REACTION,
+    REACTIONS,
+    RESERVE_NM,
+    STATIC_OPTIMIZATION,
+    run_analysis,
+    write_setup,
+    write_static_optimization,
+)
 from cohort.loading.osim_export import personal_opensim_model
-from cohort.loading.personalise import EVERYTHING, personalise
-from cohort.loading.solve import SATURATED, STANDARD, Reactions, load_rows
+from cohort.loading.passive import stiffness_nm_per_rad
+from cohort.loading.personalise import EVERYTHING, PersonalModels, personalise
+from cohort.loading.solve import SATURATED, STANDARD, Reactions, load_rows, vertebral_forces
 from cohort.loading.subject import LoadingSubject
 from cohort.loading.tasks import Task
 from cohort.rows import LoadRow
 
-FRAMES: Final = 6
-FRAME_S: Final = 0.01
-RESERVE_NM: Final = 1.0
-"""Optimal force of the reserve actuators: the same cost as in the batch engine."""
-AXES: Final = ("LB", "AR", "FE")
-"""Coordinates about x, y and z."""
+TOLERANCES: Final = (1e-8, 1e-6)
+"""Convergence criteria of OpenSim's optimiser, tried in this order: the first leaves a few millionths of the load, the
+second up to 0.03 % in standing; the first is now and then more than the optimiser can do."""
+LOG: Final = "optimiser.log"
 
 
 def solve_with_opensim(
@@ -98,44 +108,72 @@ def run_opensim(
     assumptions: Assumptions = STANDARD,
 ) -> list[LoadRow]:
     """Solve in this process, with all files in `folder`; `solve_with_opensim` is the safe way to call it."""
-    opensim.Logger.setLevelString("Off")
-    opensim.Logger.removeFileSink()
-    folder = folder.absolute()
     base = read_base_model(base_osim_path)
     models = personalise(base, [subject], use)
+    statics = statics_model(base, models, task, assumptions)
+    write_setup(folder, statics.model, task)
+    converged = any(_optimise(folder, tolerance) for tolerance in TOLERANCES)
+    run_analysis(folder / JOINT_REACTION)
+    found = _read_results(folder, statics, converged=converged)
+    return list(load_rows([subject], task, "opensim", models, found, vertebral_forces(found)))
+
+
+@dataclass(frozen=True, eq=False)
+class StaticsModel:
+    """One person's model as OpenSim's static optimisation is given it."""
+
+    model: Any
+    """opensim.Model in the task's posture (its default values), pelvis and arms locked, path actuators in the place of
+    muscles; hand loads are not in it."""
+    vertebra_axes: Floats
+    """[5, 3, 3] axes of L5..L1 in ground."""
+    fibres_out_of_range: int
+    """Fascicles whose fibres are too short or too long to be active; 0 without the force-length relation."""
+
+
+def statics_model(base: BaseModel, models: PersonalModels, task: Task, assumptions: Assumptions) -> StaticsModel:
+    """Turn the one model of `models` into that of a task: posture, actuators, passive moments."""
     model = personal_opensim_model(base, models)
-    axes = _pose(model, base, task, standing_tilt_rad=float(models.rest_tilt_rad[0]))
-    _replace_muscles(model)
-    _add_reserves(model)
-    _add_hand_loads(model, base, task)
-    model.finalizeConnections()
-    model.printToXML(str(folder / "model.osim"))
-    _write_motion(model, folder / "pose.sto")
-    _analyse(folder, "optimisation", _static_optimisation())
-    _analyse(folder, "reaction", _joint_reaction(folder))
-    found = _read_results(folder, axes)
-    return list(load_rows(subject, task, "opensim", models, 0, found))
+    state = _pose(model, base, models, task)
+    bodies = model.getBodySet()
+    axes = np.array([rotation(bodies.get(base.bodies[body]), state) for body in base.joint_body[:-1]])
+    misfits = _apply_force_length(model, state, base, models) if assumptions.force_length else 0
+    _replace_muscles(model, assumptions.min_activation)
+    if assumptions.passive_stiffness:
+        _add_springs(model, task)
+    _set_inertias(model)
+    return StaticsModel(model, axes, misfits)
 
 
-def _pose(model: Any, base: BaseModel, task: Task, *, standing_tilt_rad: float) -> Floats:
-    """Make the task's posture the default one, fix pelvis and arms; return the axes of L5..L1 in ground, [5, 3, 3]."""
-    angle = {PELVIS_TILT: standing_tilt_rad + task.pelvis_tilt_rad}
-    for joint, bend in zip(SPINAL_JOINTS, task.joint_extension_rad, strict=True):
-        angle |= {f"{joint}_LB": 0.0, f"{joint}_AR": 0.0, f"{joint}_FE": float(bend)}
+def _pose(model: Any, base: BaseModel, models: PersonalModels, task: Task) -> Any:
+    """Make the task's posture the default one, and fix pelvis and arms; return the model's state in it."""
+    angle = dict(zip(_coordinate_names(), task.joint_angles_rad.ravel().tolist(), strict=True))
+    fixed = {PELVIS_TILT: float(models.rest_tilt_rad[0]) + task.pelvis_tilt_rad}
     _set_defaults(model, angle)
+    _set_defaults(model, fixed, locked=True)
     state = model.initSystem()
     model.realizePosition(state)
     bodies = model.getBodySet()
-    axes = np.array([rotation(bodies.get(base.bodies[body]), state) for body in base.joint_body[:-1]])
-    fixed = {PELVIS_TILT: angle[PELVIS_TILT]}
+    arms = arm_axes(rotation(bodies.get(base.bodies[base.joint_body[-1]]), state), task.arm_elevation_rad)
     for arm in ARMS:
         number = base.body(arm)
         parent = rotation(bodies.get(base.bodies[base.parent[number]]), state)
-        shoulder = _joint_of(model, arm)
-        names = [shoulder.get_coordinates(index).getName() for index in range(3)]
-        fixed |= dict(zip(names, _hanging_angles(parent @ base.rest_rotation[number]), strict=True))
-    _set_defaults(model, fixed, locked=True)
-    return axes
+        angles = _shoulder_angles((parent @ models.rest_rotation[0, number]).T @ arms)
+        _set_defaults(model, dict(zip(_coordinates_of(model, arm), angles, strict=True)), locked=True)
+    state = model.initSystem()
+    model.realizeVelocity(state)
+    return state
+
+
+def _coordinate_names() -> list[str]:
+    """Names of the spinal coordinates in the order of `Task.joint_angles_rad`."""
+    return [f"{joint}_{axis}" for joint in SPINAL_JOINTS for axis in ("FE", "LB", "AR")]
+
+
+def _coordinates_of(model: Any, child: str) -> list[str]:
+    """Names of the three rotations (about z, x, y) of the joint of a body."""
+    joint = _joint_of(model, child)
+    return [joint.get_coordinates(index).getName() for index in range(3)]
 
 
 def _joint_of(model: Any, child: str) -> Any:
@@ -143,9 +181,8 @@ def _joint_of(model: Any, child: str) -> Any:
     return {joint.getChildFrame().findBaseFrame().getName(): joint for joint in joints}[child]
 
 
-def _hanging_angles(frame: Floats) -> tuple[float, float, float]:
-    """Angles about z, x, y (body-fixed) that bring a frame with axes [3, 3] upright."""
-    R = frame.T
+def _shoulder_angles(R: Floats) -> tuple[float, float, float]:
+    """Body-fixed angles about z, x, y of a rotation [3, 3]."""
     return float(np.arctan2(-R[0, 1], R[1, 1])), float(np.arcsin(R[2, 1])), float(np.arctan2(-R[2, 0], R[2, 2]))
 
 
@@ -156,17 +193,20 @@ def _set_defaults(model: Any, angles: dict[str, float], *, locked: bool = False)
         coordinate.setDefaultLocked(locked)
 
 
-def _add_reserves(model: Any) -> None:
-    for name in _reserve_names():
-        actuator = opensim.CoordinateActuator(name.removeprefix("reserve_"))
-        actuator.setName(name)
-        actuator.setOptimalForce(RESERVE_NM)
-        actuator.setMinControl(-np.inf)
-        actuator.setMaxControl(np.inf)
-        model.addForce(actuator)
+def _apply_force_length(model: Any, state: Any, base: BaseModel, models: PersonalModels) -> int:
+    """Give every fascicle the force that OpenSim's own muscle has in the posture at full activation.
+
+    Returns how many are out of their range; that limit is this project's, not OpenSim's.
+    """
+    muscles = [model.getMuscles().get(name) for name in base.fascicles]
+    length = np.array([[muscle.getLength(state) for muscle in muscles]])
+    force = [muscle.calcInextensibleTendonActiveFiberForce(state, 1.0) for muscle in muscles]
+    for muscle, most, active in zip(muscles, models.strength_n[0], force, strict=True):
+        muscle.setMaxIsometricForce(max(active, LEAST_STRENGTH * float(most)))
+    return int(stretch_fibres(base, models, length).out_of_range.sum())
 
 
-def _replace_muscles(model: Any) -> None:
+def _replace_muscles(model: Any, min_activation: float) -> None:
     """Put path actuators of the same path and strength in the place of muscles.
 
     Their force is activation times strength, as in the batch engine, and their activation may be 0: OpenSim's muscles
@@ -176,91 +216,70 @@ def _replace_muscles(model: Any) -> None:
     forces = model.getForceSet()
     for index in range(forces.getSize()):
         actuator = opensim.PathActuator.safeDownCast(forces.get(index))
-        actuator.setMinControl(0.0)
+        actuator.setMinControl(min_activation)
         actuator.setMaxControl(1.0)
 
 
-def _reserve_names() -> list[str]:
-    return [f"reserve_{joint}_{axis}" for joint in SPINAL_JOINTS for axis in AXES]
+def _add_springs(model: Any, task: Task) -> None:
+    for name, stiffness in zip(_coordinate_names(), stiffness_nm_per_rad(task).ravel().tolist(), strict=True):
+        spring = opensim.SpringGeneralizedForce(name)
+        spring.setName(f"passive_{name}")
+        spring.setStiffness(stiffness)
+        spring.setRestLength(0.0)
+        spring.setViscosity(0.0)
+        model.addForce(spring)
 
 
-def _add_hand_loads(model: Any, base: BaseModel, task: Task) -> None:
-    for number, load_kg in zip(base.hand_bodies, (task.right_hand_kg, task.left_hand_kg), strict=True):
-        hand = model.getBodySet().get(base.bodies[number])
-        hand.setMass(hand.getMass() + load_kg)
+def _set_inertias(model: Any) -> None:
+    """Give all bodies 1 kg m2: at rest inertia has no effect, but OpenSim's equations are accelerations, and small
+    inertias make them so large that its optimiser fails."""
+    for body in model.getBodyList():
+        body.setInertia(opensim.Inertia(1.0, 1.0, 1.0))
 
 
-def _write_motion(model: Any, path: Path) -> None:
-    coordinates = model.getCoordinateSet()
-    names = [coordinates.get(index).getName() for index in range(coordinates.getSize())]
-    values = [coordinates.get(index).getDefaultValue() for index in range(coordinates.getSize())]
-    lines = ["pose", "version=1", f"nRows={FRAMES}", f"nColumns={len(names) + 1}", "inDegrees=no", "endheader"]
-    lines.append("\t".join(["time", *names]))
-    lines.extend("\t".join(f"{value:.17g}" for value in (FRAME_S * frame, *values)) for frame in range(FRAMES))
-    path.write_text("\n".join(lines) + "\n")
+def _optimise(folder: Path, tolerance: float) -> bool:
+    """Run OpenSim's static optimisation; say whether it found a solution.
+
+    Where it finds none, OpenSim writes its last values as if they were one, and only its log says so.
+    """
+    write_static_optimization(folder, tolerance=tolerance)
+    log = folder / LOG
+    log.unlink(missing_ok=True)
+    with _warnings_in(log):
+        run_analysis(folder / STATIC_OPTIMIZATION)
+    return "could not find a solution" not in log.read_text(errors="replace")
 
 
-def _static_optimisation() -> Any:
-    analysis = opensim.StaticOptimization()
-    analysis.setName("StaticOptimization")
-    analysis.setUseModelForceSet(True)
-    analysis.setUseMusclePhysiology(False)
-    analysis.setActivationExponent(2.0)
-    analysis.setConvergenceCriterion(1e-6)
-    analysis.setMaxIterations(500)
-    return analysis
+@contextmanager
+def _warnings_in(log: Path) -> Iterator[None]:
+    """Have OpenSim write its warnings to a file for a while; otherwise it is silent."""
+    opensim.Logger.removeFileSink()
+    opensim.Logger.addFileSink(str(log))
+    opensim.Logger.setLevelString("Warn")
+    try:
+        yield
+    finally:
+        opensim.Logger.setLevelString("Off")
+        opensim.Logger.removeFileSink()
 
 
-def _joint_reaction(folder: Path) -> Any:
-    analysis = opensim.JointReaction()
-    analysis.setName("JointReaction")
-    analysis.setForcesFileName(str(folder / "optimisation_StaticOptimization_force.sto"))
-    analysis.setJointNames(_strings(SPINAL_JOINTS))
-    analysis.setOnBody(_strings(["child"]))
-    analysis.setInFrame(_strings(["ground"]))
-    return analysis
-
-
-def _strings(names: Iterable[str]) -> Any:
-    array = opensim.ArrayStr()
-    for name in names:
-        array.append(name)
-    return array
-
-
-def _analyse(folder: Path, name: str, analysis: Any) -> None:
-    tool = opensim.AnalyzeTool()
-    tool.setName(name)
-    tool.setModelFilename(str(folder / "model.osim"))
-    tool.setCoordinatesFileName(str(folder / "pose.sto"))
-    tool.setResultsDir(str(folder))
-    tool.setInitialTime(0.0)
-    tool.setFinalTime(0.0)
-    tool.setSolveForEquilibrium(False)
-    analysis.setStartTime(0.0)
-    analysis.setEndTime(0.0)
-    tool.updAnalysisSet().cloneAndAppend(analysis)
-    tool.printToXML(str(folder / f"{name}.xml"))
-    if not opensim.AnalyzeTool(str(folder / f"{name}.xml"), True).run():
-        raise RefusedError("not_converged", f"OpenSim's {name} failed")
-
-
-def _read_results(folder: Path, axes: Floats) -> Reactions:
-    activation = _first_row(folder / "optimisation_StaticOptimization_activation.sto")
-    reaction = _first_row(folder / "reaction_JointReaction_ReactionLoads.sto")
+def _read_results(folder: Path, statics: StaticsModel, *, converged: bool) -> Reactions:
+    activation = _first_row(folder / ACTIVATIONS)
+    reaction = _first_row(folder / REACTIONS)
     force = [
         [next(value for label, value in reaction.items() if _is_force(label, joint, axis)) for axis in "xyz"]
         for joint in SPINAL_JOINTS
     ]
     reserve = [[activation[f"reserve_{joint}_{axis}"] * RESERVE_NM for axis in AXES] for joint in SPINAL_JOINTS]
-    muscles = [value for label, value in activation.items() if not label.startswith("reserve_")]
+    muscles = np.array([value for label, value in activation.items() if not label.startswith("reserve_")])
     return Reactions(
-        reaction_n=np.array(force),
-        vertebra_axes=axes,
-        reserve_nm=np.array(reserve),
-        max_activation=max(muscles),
-        n_saturated=sum(value >= SATURATED for value in muscles),
-        converged=True,
+        reaction_n=np.array([force]),
+        vertebra_axes=statics.vertebra_axes[None],
+        reserve_nm=np.array([reserve]),
+        max_activation=muscles.max(keepdims=True),
+        n_saturated=np.array([(muscles >= SATURATED).sum()]),
+        fibres_out_of_range=np.array([statics.fibres_out_of_range]),
+        converged=np.array([converged]),
     )
 
 

@@ -9,9 +9,10 @@ are moved by the difference between the person's centroid and the typical one of
 disc. A typical person keeps the base model's paths.
 
 Between levels the difference is interpolated along the spine, beyond the measured ones the nearest holds, and all
-points of the muscle's fascicles on vertebrae, pelvis and thorax move with it: the practice of Bruno et al. 2015 (J
-Biomech Eng 137:081003) and later models of that group, who compare with the model itself. Scans are taken lying down;
-so is the typical person's.
+points of the muscle's fascicles on vertebrae, pelvis and thorax move with it. So models of Bruno et al. (2015, J
+Biomech Eng 137:081003; 2017, J Orthop Res, doi 10.1002/jor.23524; abstracts alone were read) are fitted to CT, but to
+the absolute places of muscles. Scans are taken lying down, and so is the typical person's. With a constant difference
+the centroids of fascicles at the disc planes move by it to about 1 mm: no iteration is needed.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from typing import Final
 import numpy as np
 
 from cohort.loading.base_model import BaseModel, Flags, Floats, Integers
-from cohort.loading.curvature import DISCS, Curvature, frame_along, in_model_directions
-from cohort.loading.subject import LoadingSubject
+from cohort.loading.curvature import DISCS, UNKNOWN, Curvature, frame_along, in_model_directions
+from cohort.loading.subject import LoadingSubject, Point
 from cohort.terms import MUSCLES, SIDES
 
 TYPICAL_HEIGHT_M: Final = 1.70
@@ -69,7 +70,7 @@ class Position:
 
 def measure_position(base: BaseModel, subjects: Sequence[LoadingSubject], curvature: Curvature) -> Position:
     """Shift the path points of measured muscles; those of others stay."""
-    centroid = np.array([_centroids(subject) for subject in subjects])
+    centroid = in_model_directions([_centroids(subject) for subject in subjects])
     place, impossible = _places(centroid, curvature)
     stature = np.array([subject.height_m for subject in subjects]) / TYPICAL_HEIGHT_M
     difference = place - stature[:, None, None, None, None] * _typical_m()[:, None]
@@ -92,12 +93,10 @@ def _typical_m() -> Floats:
     return np.array([[place or nothing for place in TYPICAL_MM[muscle]] for muscle in MUSCLES]) / 1000.0
 
 
-def _centroids(subject: LoadingSubject) -> Floats:
-    """[muscle, side, disc, 3] x front, y up, z right; NaN where unknown."""
-    unknown = (np.nan, np.nan, np.nan)
+def _centroids(subject: LoadingSubject) -> list[list[list[Point]]]:
+    """Muscle, side, disc: LPS mm."""
     known = subject.muscle_centroids_mm
-    lps = [[[known.get((m, s, disc), unknown) for disc in DISCS] for s in SIDES] for m in MUSCLES]
-    return in_model_directions(np.array(lps, dtype=np.float64))
+    return [[[known.get((m, s, disc), UNKNOWN) for disc in DISCS] for s in SIDES] for m in MUSCLES]
 
 
 def _places(centroid: Floats, curvature: Curvature) -> tuple[Floats, Flags]:

@@ -1,0 +1,21 @@
+"""The benchmark of the load engines, run small: its JSON is complete, and the three ways agree."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def test_benchmark_prints_one_json_object_with_agreeing_engines() -> None:
+    script = Path(__file__).parents[1] / "benchmarks" / "loads.py"
+    command = [sys.executable, str(script), "--sizes", "1", "3", "--opensim", "2", "--json"]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=script.parents[1], check=True)
+    found = json.loads(ran.stdout)
+    assert found["max_relative_difference"] < 1e-3
+    assert found["max_relative_difference_opensim_geometry"] < 1e-6
+    assert found["ratio"] == pytest.approx(found["opensim_s_per_subject_task"] / found["batch_s_per_subject_task"])
+    assert [row["subjects"] for row in found["scaling"]] == [1, 3]
