@@ -15,7 +15,16 @@ import numpy as np
 
 from cohort.loading.base_model import BaseModel
 from cohort.loading.solve import STANDARD
-from cohort.loading.tasks import STANDING, Task
+from cohort.loading.tasks import (
+    STANDING,
+    WILKE_HOLD_60CM,
+    WILKE_HOLD_CLOSE,
+    WILKE_LIFT_ROUND_BACK,
+    WILKE_SITTING,
+    WILKE_SITTING_FLEXED,
+    WILKE_STANDING_FLEXED,
+    Task,
+)
 from cohort.terms import LUMBAR_VERTEBRAE
 from pipelines.validation.loads_models import Table, axial_n
 from pipelines.validation.loads_people import person
@@ -34,11 +43,6 @@ VOLUNTEER_HEIGHT_M: Final = 1.74
 """As the literature on this volunteer has it; not read in the paper itself."""
 VOLUNTEER_MASS_KG: Final = 70.0
 
-FLEXED_DEG: Final = 36.0
-"""Of "standing flexed forward": the paper's abstract gives no angle. Working value."""
-SITTING_DEG: Final = 25.0
-"""Backward tilt of the pelvis in sitting without support, against standing: working value."""
-SITTING: Final = Task(name="sitting", pelvic_retroversion_deg=SITTING_DEG)
 _LEVEL: Final = LUMBAR_VERTEBRAE.index("L4")
 """L4/L5 is the joint below L4."""
 
@@ -79,29 +83,19 @@ def _wilke(activity: str, pressure_mpa: float, task: Task) -> Measurement:
 
 MEASUREMENTS: Final = (
     _wilke("relaxed standing, 0.5 MPa", 0.5, STANDING),
-    _wilke("standing, flexed forward, 1.1 MPa", 1.1, Task(name="flexed", trunk_flexion_deg=FLEXED_DEG)),
-    _wilke("sitting without support, 0.46 MPa", 0.46, SITTING),
-    _wilke(
-        "sitting, greatest flexion, 0.83 MPa",
-        0.83,
-        Task(name="sitting_flexed", trunk_flexion_deg=40.0, pelvic_retroversion_deg=SITTING_DEG),
-    ),
-    _wilke(
-        "20 kg held close to the body, 1.1 MPa",
-        1.1,
-        Task(name="held_close", arm_elevation_deg=20.0, right_hand_kg=10.0, left_hand_kg=10.0),
-    ),
-    _wilke(
-        "20 kg lifted with a round back, 2.3 MPa",
-        2.3,
-        Task(name="lift_round_back", trunk_flexion_deg=60.0, right_hand_kg=10.0, left_hand_kg=10.0),
-    ),
+    _wilke("standing, flexed forward, 1.1 MPa", 1.1, WILKE_STANDING_FLEXED),
+    _wilke("sitting without support, 0.46 MPa", 0.46, WILKE_SITTING),
+    _wilke("sitting, greatest flexion, 0.83 MPa", 0.83, WILKE_SITTING_FLEXED),
+    _wilke("20 kg held close to the body, 1.1 MPa", 1.1, WILKE_HOLD_CLOSE),
+    replace(_wilke("20 kg held at 60 cm, 1.8 MPa", 1.8, WILKE_HOLD_60CM), read="quoted"),
+    _wilke("20 kg lifted with a round back, 2.3 MPa", 2.3, WILKE_LIFT_ROUND_BACK),
     Measurement("standing", 800.0, 800.0, STANDING, "8 people", "Sato 1999", "quoted"),
-    Measurement("sitting", 996.0, 996.0, SITTING, "8 people", "Sato 1999", "quoted"),
+    Measurement("sitting", 996.0, 996.0, WILKE_SITTING, "8 people", "Sato 1999", "quoted"),
     Measurement(
         "standing, 0.5 to 0.87 MPa", *force_range_n(0.5, 0.87), STANDING, "several", "Nachemson 1964", "quoted"
     ),
 )
+"""The postures and their working values: `cohort.loading.tasks`."""
 
 VBR_ANGLES_DEG: Final = (0.0, 10.0, 20.0, 33.0, 53.0)
 """Upright, plateau of the implant force from about 33 degrees, mean largest inclination 53 degrees (Dreischarf et al.

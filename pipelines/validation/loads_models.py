@@ -30,6 +30,8 @@ PUBLIC: Final = {
 }
 """Ready table of names (`cohort.loading.model_names.READY`) -> file in the folder of public models, and title."""
 CONVENTIONS: Final = ("joint_below", "vertebra_mean")
+PHYSICS: Final = frozenset({"muscle_saturated", "not_in_equilibrium", "not_converged", "fibre_length_out_of_range"})
+"""Reason codes of the solution, not of what was measured."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,4 +99,4 @@ def level_columns(values: Floats) -> dict[str, float]:
 def distinct_reasons(rows: Sequence[LoadRow]) -> str:
     """Reason codes of the physics in these rows (those of missing measurements left out), or `ok`."""
     codes = {reason for row in rows for reason in (row.reasons or "").split("+") if reason}
-    return ", ".join(sorted(codes & {"muscle_saturated", "not_in_equilibrium", "not_converged"})) or "ok"
+    return ", ".join(sorted(codes & PHYSICS)) or "ok"

@@ -74,9 +74,10 @@ class _OtherRhythm(Task):
     rhythm: tuple[float, ...]
 
     @property
-    def joint_extension_rad(self) -> npt.NDArray[np.float64]:
-        total = super().joint_extension_rad.sum()
-        return np.asarray(total * np.array(self.rhythm) / sum(self.rhythm), dtype=np.float64)
+    def joint_angles_rad(self) -> npt.NDArray[np.float64]:
+        angles = super().joint_angles_rad
+        extension = angles[:, 0].sum() * np.array(self.rhythm) / sum(self.rhythm)
+        return np.column_stack([extension, angles[:, 1:]])
 
 
 def with_rhythm(task: Task, rhythm: tuple[float, ...]) -> Task:
