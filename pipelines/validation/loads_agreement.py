@@ -129,7 +129,7 @@ def _agreement_row(model: NamedModel, task: str, pairs: Sequence[Pair], unsolved
         "shear, median %": _percent(shear, np.median),
         "shear, largest %": _percent(shear, np.max),
         "limit %": 100.0 * LIMIT[model.public],
-        "kept": bool(len(pairs) and axial.max() <= LIMIT[model.public]) if pairs else None,
+        "kept": bool(pairs) and not unsolved and bool(axial.max() <= LIMIT[model.public]),
     }
 
 
