@@ -134,7 +134,7 @@ def _agreement_row(model: NamedModel, task: str, pairs: Sequence[Pair], unsolved
 
 
 def _percent(values: Floats, figure: Any) -> float | None:
-    return round(100.0 * float(figure(values)), 4) if values.size else None
+    return round(100.0 * float(figure(values)), 5) if values.size else None
 
 
 def scatter_points(pairs: Sequence[Pair]) -> Table:
