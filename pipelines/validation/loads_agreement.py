@@ -143,8 +143,8 @@ def scatter_points(pairs: Sequence[Pair]) -> Table:
         {
             "model": pair.model,
             "task": pair.task,
-            "batch_n": [round(float(value), 2) for value in pair.axial_n[0, 0]],
-            "opensim_n": [round(float(value), 2) for value in pair.axial_n[1, 0]],
+            "batch_n": [round(float(value), 5) for value in pair.axial_n[0, 0]],
+            "opensim_n": [round(float(value), 5) for value in pair.axial_n[1, 0]],
         }
         for pair in pairs
     ]
