@@ -310,6 +310,40 @@ def anatomy(exams: int, data: Path | None, pictures: Path | None, as_json: bool)
     click.echo(json.dumps(results, indent=1) if as_json else anatomy_tables(results))
 
 
+@validate.command()
+@click.option("--personalisations", type=click.IntRange(min=0), default=20, show_default=True,
+              help="Random people for each model and task that OpenSim solves, too; about 3 s each.")  # fmt: skip
+@click.option("--task", "tasks", multiple=True, help="Shipped task that OpenSim solves, too; default: all.")
+@click.option("--public-models", type=click.Path(path_type=Path, exists=True, file_okay=False),
+              help="Folder of public models to compare with.")  # fmt: skip
+@click.option("--pictures", type=click.Path(path_type=Path, file_okay=False), help="Draw plots in a folder.")
+@JSON
+def loads(
+    personalisations: int, tasks: tuple[str, ...], public_models: Path | None, pictures: Path | None, as_json: bool
+) -> None:
+    """Compare our loads with OpenSim, with measurements in people and with public models; prints Markdown tables.
+
+    \b
+    Examples:
+      cohort validate loads --public-models osim --pictures docs/validation > docs/validation/loads-table.md
+      cohort validate loads --personalisations 1 --task standing --json
+    """
+    from cohort.loading.tasks import TASKS
+    from pipelines.validation.loads import loads_results, loads_tables
+    from pipelines.validation.loads_pages import write_pictures
+
+    if unknown := set(tasks) - set(TASKS):
+        raise click.BadParameter(f"no task {', '.join(sorted(unknown))}; tasks: {', '.join(TASKS)}")
+
+    def report(line: str) -> None:
+        click.echo(line, err=True)
+
+    results = loads_results(personalisations, report, public=public_models, tasks=tasks or tuple(TASKS))
+    if pictures:
+        write_pictures(pictures, results)
+    click.echo(json.dumps(results, indent=1, allow_nan=False) if as_json else loads_tables(results))
+
+
 @main.command()
 @click.option("--folder", type=click.Path(path_type=Path), default=Path("demo"), show_default=True)
 def demo(folder: Path) -> None:
