@@ -107,8 +107,18 @@ ANATOMY_REASONS: Final[dict[str, str]] = {
 LOADING_REASONS: Final[dict[str, str]] = {
     "no_demographics": "Sex, height or weight unknown: no load was computed.",
     "implausible_demographics": "Height, weight, age or number of vertebrae outside human range: not used.",
+    "extreme_demographics": "Height or body mass index so unusual that the base model is extrapolated.",
+    "imputed_demographics": "Height or weight unknown: a typical value stands in, as configured.",
+    "implausible_geometry": "A centroid or an area is no possible number, or the model made from them is not one of a "
+    "body: no load was computed.",
+    "implausible_curvature": "Centroids of vertebrae or discs that no spine can have (out of order, too near, too far, "
+    "too bent): not used.",
+    "curvature_gap": "A joint between measured ones was not measured: it keeps the base model's angle.",
     "default_curvature": "Too few named vertebrae: the base model's own curvature was used.",
     "default_strength": "No measured muscle area: the base model's own strength was used.",
+    "default_position": "No measured muscle centroid: the base model's own places of muscles were used.",
+    "implausible_position": "A muscle's centroid is too far from the disc, its plane or its usual place: not used, or "
+    "the shift was held at the limit.",
     "muscle_saturated": "A muscle reached its limit; the load is a lower bound of the demand.",
     "not_in_equilibrium": "Muscles cannot balance the posture; reserve moments were needed.",
     "fibre_length_out_of_range": "Muscle fibres too short or too long to be active in this posture.",

@@ -297,9 +297,14 @@ class LoadRow:
     geometry: str = column("polygon (straight pieces between via points) or opensim (fascicles around wrap surfaces)")
     height_source: str = column("measured or imputed")
     mass_source: str = column("measured or imputed")
-    curvature_source: str = column("measured or default")
-    strength_source: str = column("measured or default")
-    position_source: str = column("measured or default: places of the muscles")
+    curvature_source: str = column(
+        "measured or default; default without the reason default_curvature: switched off by configuration"
+    )
+    curvature_joints: str | None = optional(
+        "joints whose angle is measured, from caudal to cranial, joined by '+'; the others keep the base model's"
+    )
+    strength_source: str = column("measured or default, as curvature_source")
+    position_source: str = column("measured or default, as curvature_source: places of the muscles")
     status: str = column("ok, flagged or refused")
     reasons: str | None = optional("reason codes joined by '+'")
 

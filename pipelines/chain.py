@@ -116,6 +116,8 @@ class Chain:
             base_models=job.base_models,
             with_opensim=self._draw_for_check(),
             opensim_timeout_s=job.config.load.opensim_timeout_s,
+            use=job.artefacts.personalise,
+            impute=job.artefacts.impute,
         )
 
     def _convert_task(self, plan: ExamPlan) -> ConvertTask:

@@ -21,7 +21,7 @@ from dask.utils import parse_bytes
 
 from cohort.archive.candidates import SelectRules
 from cohort.errors import ConfigurationError
-from cohort.loading.assumptions import Assumptions
+from cohort.loading.assumptions import Assumptions, Personalisation
 from cohort.loading.tasks import DEFAULT_TASKS, TASK_KEYS, TASKS, Task
 
 NETWORKS: Final[dict[str, str]] = {"disc": "disc", "vertebral_body": "vertebral_body", "muscle": "muscle"}
@@ -107,6 +107,10 @@ class LoadConfig:
     """Share of exams, at least one a run, that OpenSim solves again."""
     opensim_timeout_s: float = 600.0
     """Per task of one exam."""
+    personalise: Personalisation = field(default_factory=Personalisation)
+    """Which measurements of a person change the base model; stature and mass always do."""
+    impute: bool = False
+    """Whether a typical height or mass stands in for an unknown one; sex is never imputed."""
 
     def __post_init__(self) -> None:
         _check(bool(self.tasks or self.own_tasks), "load.tasks names no task, and there is none in load.own_tasks")
@@ -276,6 +280,8 @@ def _toml(value: Any) -> str:
         return _toml({key: getattr(value, key) for key in TASK_KEYS})
     if isinstance(value, Mapping):
         return "{ " + ", ".join(f"{key} = {_toml(item)}" for key, item in value.items()) + " }"
+    if is_dataclass(value):
+        return _toml({one.name: getattr(value, one.name) for one in fields(value)})
     if isinstance(value, tuple):
         return "[" + ", ".join(map(_toml, value)) + "]"
     if isinstance(value, Path):

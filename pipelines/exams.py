@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +17,7 @@ from cohort.archive.demographics import (
     exam_vertebrae,
 )
 from cohort.archive.select import Choice, Selection, select_series
-from cohort.loading.assumptions import Assumptions
+from cohort.loading.assumptions import Assumptions, Personalisation
 from cohort.loading.tasks import Task
 from cohort.rows import FileRow, QualityRow
 from cohort.store.layout import exam_store_path, label_store_path, measure_path
@@ -65,6 +65,10 @@ class Artefacts:
     """Sex -> sha256 of the base model's tables."""
     tasks: tuple[Task, ...]
     assumptions: Assumptions
+    personalise: Personalisation = field(default_factory=Personalisation)
+    """Which measurements change the base model."""
+    impute: bool = False
+    """Whether a typical height or mass stands in for an unknown one."""
 
 
 NO_PART_OF_AN_EXAM: Final = frozenset(("container", "not_mr", "not_an_image"))
@@ -148,7 +152,12 @@ def plan_exam(exam: Exam, artefacts: Artefacts) -> ExamPlan:
     load = fingerprint(
         "load",
         inputs=exam.demographics,
-        parameters={"tasks": artefacts.tasks, "assumptions": artefacts.assumptions},
+        parameters={
+            "tasks": artefacts.tasks,
+            "assumptions": artefacts.assumptions,
+            "personalise": artefacts.personalise,
+            "impute": artefacts.impute,
+        },
         upstream=[measure],
         artefacts={"base_model": artefacts.base_models[sex]} if sex else {},
     )

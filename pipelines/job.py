@@ -84,6 +84,8 @@ def prepare(archive: Path, store: Path, config: RunConfig, subjects: Path | None
             base_models=hashes,
             tasks=config.load.all_tasks,
             assumptions=config.load.assumptions,
+            personalise=config.load.personalise,
+            impute=config.load.impute,
         ),
         progress=progress,
     )

@@ -12,9 +12,10 @@ from cohort.anatomy.levels import LOW_CONFIDENCE
 from cohort.anatomy.vertebral_count import USUAL
 from cohort.archive.demographics import Demographics
 from cohort.errors import RefusedError
-from cohort.loading.assumptions import Assumptions
+from cohort.loading.assumptions import Assumptions, Personalisation
 from cohort.loading.base_model import BaseModel, read_base_model
 from cohort.loading.opensim_engine import solve_with_opensim
+from cohort.loading.personalise import EVERYTHING
 from cohort.loading.solve import solve_loads
 from cohort.loading.subject import LoadingSubject
 from cohort.loading.tasks import Task
@@ -40,6 +41,8 @@ WHOLE_EXAM = frozenset(
 """Doubts about all names or a whole mask, which no single row carries."""
 MIN_VERTEBRAE = 3
 """Fewer named vertebrae are no curve."""
+IMPUTED = "imputed"
+"""Source of a height or mass that nobody measured."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,10 @@ class LoadTask:
     with_opensim: bool
     """Solve again with OpenSim itself."""
     opensim_timeout_s: float
+    use: Personalisation = EVERYTHING
+    """Which measurements change the base model."""
+    impute: bool = False
+    """Whether a typical height or mass stands in for an unknown one."""
 
 
 def load(item: WorkItem) -> Result:
@@ -65,13 +72,22 @@ def load(item: WorkItem) -> Result:
     Raises
     ------
     RefusedError
-        `no_demographics` without sex, height and weight; no default stands in for them
+        `no_demographics` without sex, or without height and weight unless the configuration lets typical ones stand in
     """
     task: LoadTask = item.task
-    subject, doubts = loading_subject(item.exam_id, task.demographics, read_rows(task.store / task.measured_path))
+    demographics = task.demographics
+    if task.impute and demographics.sex is not None:
+        demographics = impute_demographics(demographics, _base_model(str(task.base_models[demographics.sex])))
+    subject, doubts = loading_subject(
+        item.exam_id, demographics, read_rows(task.store / task.measured_path), use=task.use
+    )
     base_path = task.base_models[subject.sex]
     base = _base_model(str(base_path))
-    rows = [row for one in task.tasks for row in solve_loads(base, [subject], one, assumptions=task.assumptions)]
+    rows = [
+        row
+        for one in task.tasks
+        for row in solve_loads(base, [subject], one, use=task.use, assumptions=task.assumptions)
+    ]
     unchecked: list[QualityRow] = []
     if task.with_opensim:
         checked, unchecked = _opensim_rows(subject, base_path, task)
@@ -90,7 +106,12 @@ def _opensim_rows(subject: LoadingSubject, base_path: Path, task: LoadTask) -> t
     for one in task.tasks:
         try:
             rows += solve_with_opensim(
-                base_path, subject, one, assumptions=task.assumptions, timeout_s=task.opensim_timeout_s
+                base_path,
+                subject,
+                one,
+                use=task.use,
+                assumptions=task.assumptions,
+                timeout_s=task.opensim_timeout_s,
             )
         except RefusedError as error:
             structure = f"opensim {one.name}"
@@ -103,13 +124,24 @@ def _base_model(path: str) -> BaseModel:
     return read_base_model(Path(path))
 
 
+def impute_demographics(demographics: Demographics, base: BaseModel) -> Demographics:
+    """Fill an unknown height with the base model's of that sex, and an unknown mass with the base model's body mass
+    index times height squared; their source is then `imputed`."""
+    if demographics.height_m is None:
+        demographics = replace(demographics, height_m=base.height_m, height_source=IMPUTED)
+    if demographics.weight_kg is None and demographics.height_m is not None:
+        mass = base.total_mass_kg * (demographics.height_m / base.height_m) ** 2
+        demographics = replace(demographics, weight_kg=mass, weight_source=IMPUTED)
+    return demographics
+
+
 def loading_subject(
-    exam_id: str, demographics: Demographics, rows: Mapping[str, Sequence[Any]]
+    exam_id: str, demographics: Demographics, rows: Mapping[str, Sequence[Any]], *, use: Personalisation = EVERYTHING
 ) -> tuple[LoadingSubject, tuple[str, ...]]:
     """What personalises the model, and the reasons to doubt it.
 
-    Only named vertebrae and discs and areas that were not refused are used; a flag on any of them, or on the exam as a
-    whole, is passed on.
+    Only named vertebrae and discs, and areas and centroids of muscles, that were not refused are used; a flag on any of
+    them that `use` makes count, or on the exam as a whole, is passed on.
 
     Raises
     ------
@@ -130,11 +162,16 @@ def loading_subject(
         sex="M" if demographics.sex == "M" else "F",
         height_m=demographics.height_m,
         mass_kg=demographics.weight_kg,
+        height_source="imputed" if demographics.height_source == IMPUTED else "measured",
+        mass_source="imputed" if demographics.weight_source == IMPUTED else "measured",
         vertebra_centroids_mm={row.level: (row.x_mm, row.y_mm, row.z_mm) for row in vertebrae},
         disc_centroids_mm={row.level: (row.x_mm, row.y_mm, row.z_mm) for row in discs},
         csa_cm2={(row.muscle, row.side, row.level): row.csa_corrected_cm2 for row in areas},
+        muscle_centroids_mm={(row.muscle, row.side, row.level): (row.x_mm, row.y_mm, row.z_mm) for row in areas},
     )
-    flagged = any(row.status == "flagged" for row in (*vertebrae, *discs, *areas))
+    spine = (*vertebrae, *discs) if use.curvature or use.position else ()
+    muscles = areas if use.strength or use.position else ()
+    flagged = any(row.status == "flagged" for row in (*spine, *muscles))
     unsure = any(row.level_confidence < LOW_CONFIDENCE for row in vertebrae)
     doubted = any(row.reason in WHOLE_EXAM for row in rows["quality"])
     return subject, ("upstream_untrusted",) if flagged or unsure or doubted else ()

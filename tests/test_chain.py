@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ from cohort.archive.listing import list_files
 from cohort.archive.pseudonym import Pseudonyms
 from cohort.archive.scan import read_file_rows
 from cohort.archive.source import FileSource
+from cohort.errors import RefusedError
 from cohort.loading.assumptions import Assumptions
 from cohort.loading.tasks import DEFAULT_TASKS, TASKS
 from cohort.stacks import ImageStack, LabelledStack
@@ -50,6 +51,8 @@ class Measured:
     exam: PhantomExam
     rows: dict[str, list]
     loads: Result
+    loads_of_unknown: Result
+    """With neither height nor mass, and leave to impute them."""
     stacks: list[ImageStack]
 
 
@@ -111,8 +114,12 @@ def measured(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         opensim_timeout_s=60,
     )
     loads = load(WorkItem(found.exam_id, "load", FINGERPRINT, loading))
+    unknown = replace(loading, demographics=replace(found.demographics, height_m=None, weight_kg=None))
+    with pytest.raises(RefusedError, match="height_m, weight_kg unknown"):
+        load(WorkItem(found.exam_id, "load", FINGERPRINT, unknown))
+    imputed = load(WorkItem(found.exam_id, "load", FINGERPRINT, replace(unknown, impute=True)))
     assert len(list((store / "review").rglob("*.png"))) >= 2
-    return Measured(exam, read_rows(store / result.path), loads, stored.stacks)
+    return Measured(exam, read_rows(store / result.path), loads, imputed, stored.stacks)
 
 
 def test_disc_heights_are_true_to_a_millimetre(measured: Measured) -> None:
@@ -169,6 +176,19 @@ def test_loads_rest_on_what_was_measured(measured: Measured) -> None:
     assert {(row.height_source, row.mass_source, row.curvature_source, row.strength_source) for row in rows} == {
         ("measured",) * 4
     }
+
+
+def test_a_typical_height_and_mass_stand_in_and_flag_the_loads(measured: Measured) -> None:
+    rows = measured.loads_of_unknown.rows["loads"]
+    assert {(row.height_source, row.mass_source) for row in rows} == {("imputed", "imputed")}
+    assert all("imputed_demographics" in str(row.reasons) for row in rows)
+    assert {row.reason for row in measured.loads_of_unknown.rows["quality"]} >= {"imputed_demographics"}
+
+
+def test_muscles_are_about_where_those_of_a_typical_person_are(measured: Measured) -> None:
+    rows = measured.loads.rows["loads"]
+    assert {row.position_source for row in rows} == {"measured"}
+    assert not any("implausible_position" in str(row.reasons) for row in rows)
 
 
 def test_standing_loads_are_those_of_a_person(measured: Measured) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from cohort.archive.candidates import SelectRules
 from cohort.errors import ConfigurationError
-from cohort.loading.assumptions import Assumptions
+from cohort.loading.assumptions import Assumptions, Personalisation
 from cohort.loading.tasks import STANDING, TASKS, Task
 from pipelines.config import LoadConfig, RunConfig, read_config, resolved_toml
 
@@ -161,6 +161,16 @@ def test_resolved_text_keeps_awkward_characters(tmp_path: Path) -> None:
     text = '[privacy]\nkey_file = "/a \\"quoted\\" \\u007f höhle/key"\n'
     config = read_config(written(tmp_path, text))
     assert read_config(written(tmp_path, resolved_toml(config))) == config
+
+
+def test_parts_of_the_personalisation_are_switched_off_one_by_one(tmp_path: Path) -> None:
+    text = "[load]\nimpute = true\n[load.personalise]\nstrength = false\n"
+    config = read_config(written(tmp_path, text))
+    assert config.load.personalise == Personalisation(curvature=True, strength=False, position=True)
+    assert config.load.impute is True
+    assert read_config(written(tmp_path, resolved_toml(config))) == config
+    with pytest.raises(ConfigurationError, match=r"unknown key 'strenght' in \[load.personalise\]"):
+        read_config(written(tmp_path, "[load.personalise]\nstrenght = false\n"))
 
 
 def test_demonstration_has_its_own_key_outside_its_store(tmp_path: Path) -> None:

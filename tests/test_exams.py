@@ -6,12 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from mri_rows import gradient_echo, series, spin_echo
 
 from cohort.archive.candidates import SelectRules
 from cohort.archive.demographics import VertebraCount, read_subjects
 from cohort.archive.pseudonym import Pseudonyms
-from cohort.loading.assumptions import Assumptions
+from cohort.loading.assumptions import Assumptions, Personalisation
 from cohort.loading.tasks import STANDING
 from cohort.rows import ExamRow, FileRow, LedgerRow, QualityRow
 from cohort.tables.buckets import create_tables, read_objects
@@ -74,6 +75,13 @@ def test_a_known_number_of_vertebrae_redoes_what_is_named_and_nothing_before(tmp
     first, second = (plan_exam(exam, ARTEFACTS) for exam in (before, after))
     assert {stage for stage in STAGES if getattr(first, stage) != getattr(second, stage)} == {"measure", "load"}
     assert exam_row(after, None, {}).lumbar_vertebrae == 6
+
+
+@pytest.mark.parametrize("changed", [{"personalise": Personalisation(position=False)}, {"impute": True}])
+def test_another_personalisation_redoes_the_loads_alone(changed: dict[str, Any]) -> None:
+    (exam,) = group_exams([row for row in archive() if row.exam_id == "a"], None)
+    first, second = plan_exam(exam, ARTEFACTS), plan_exam(exam, replace(ARTEFACTS, **changed))
+    assert {stage for stage in STAGES if getattr(first, stage) != getattr(second, stage)} == {"load"}
 
 
 def test_one_identifier_in_a_plain_and_in_a_multi_frame_file_has_a_fingerprint() -> None:

@@ -5,17 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import opensim
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scanned_people import scanned_chain, scanned_muscles, subject
 
 from cohort.errors import RefusedError
+from cohort.loading.assumptions import Personalisation
 from cohort.loading.base_model import BaseModel, read_base_model
-from cohort.loading.curvature import CHAIN, DISCS, measure_curvature
+from cohort.loading.curvature import DISCS, measure_curvature
 from cohort.loading.equilibrium import pose_models
-from cohort.loading.personalise import personalise
+from cohort.loading.personalise import EVERYTHING, personalise
+from cohort.loading.rest_posture import path_lengths, place_bodies, place_points
 from cohort.loading.strength import measure_strength, typical_area_cm2
-from cohort.loading.subject import LoadingSubject
 from cohort.loading.tasks import STANDING
 from cohort.terms import MUSCLES, SIDES
 from models.musculoskeletal.build import build_base_model
@@ -24,30 +27,6 @@ from models.musculoskeletal.build import build_base_model
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
     return read_base_model(build_base_model("male", tmp_path_factory.mktemp("models") / "male.osim"))
-
-
-def subject(**known: object) -> LoadingSubject:
-    return LoadingSubject(**({"exam_id": "e", "sex": "M", "height_m": 1.75, "mass_kg": 75.0} | known))  # type: ignore[arg-type]
-
-
-def scanned_chain(
-    base: BaseModel, bend_deg: np.ndarray, *, length_scale: float = 1.0, lying_deg: float = 0.0
-) -> dict[str, dict[str, tuple[float, float, float]]]:
-    """Centroids that a scan of the base model would give, each joint bent by `bend_deg` [6] (extension positive)."""
-    pose = pose_models(base, personalise(base, [subject()]), STANDING)
-    turn = np.array([pose.rotation[0, base.parent[base.joint_body[0]]], *pose.rotation[0, base.joint_body]])
-    axis = np.einsum("vij,vj->vi", turn, base.vertebral_axis)
-    angle = np.arctan2(axis[:, 1], axis[:, 0]) + np.radians(np.concatenate([[0.0], np.cumsum(bend_deg)]) + lying_deg)
-    length = np.concatenate([[0.022], base.vertebral_length_m * length_scale, [0.018]])
-    steps = length[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
-    points = np.concatenate([[[0.0, 0.0]], np.cumsum(steps, axis=0)]) * 1000.0
-    discs = points[1:-1]
-    bodies = [points[0], *((discs[:-1] + discs[1:]) / 2.0), points[-1]]
-    lps = [(12.0, 40.0 - x, y - 300.0) for x, y in [*bodies, *discs]]
-    return {
-        "vertebra_centroids_mm": dict(zip(CHAIN, lps[:7], strict=True)),
-        "disc_centroids_mm": dict(zip(DISCS, lps[7:], strict=True)),
-    }
 
 
 def lordosis_deg(base: BaseModel, rotation: np.ndarray) -> float:
@@ -64,7 +43,68 @@ def test_height_and_mass_scale_everything(base: BaseModel) -> None:
     np.testing.assert_allclose(models.mass_kg[0], base.mass_kg * 1.2)
     assert models.curvature_source == ("default",)
     assert models.strength_source == ("default",)
-    assert models.reasons == (("default_curvature", "default_strength"),)
+    assert models.reasons == (("default_curvature", "default_strength", "default_position"),)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    height=st.floats(1.2, 2.3),
+    mass=st.floats(30.0, 250.0),
+    bend=st.lists(st.floats(-10.0, 10.0), min_size=6, max_size=6),
+    scale=st.floats(0.8, 1.3),
+)
+def test_the_parts_of_the_body_weigh_what_the_person_weighs(
+    base: BaseModel, height: float, mass: float, bend: list[float], scale: float
+) -> None:
+    chain = scanned_chain(base, np.array(bend), length_scale=scale)
+    models = personalise(base, [subject(height_m=height, mass_kg=mass, **chain)])
+    assert models.mass_kg[0].sum() == pytest.approx(mass)
+
+
+def test_fibres_are_as_near_to_their_optimal_length_as_in_the_base_model(base: BaseModel) -> None:
+    models = personalise(base, [subject(height_m=1.6, **scanned_chain(base, np.full(6, 4.0), length_scale=1.1))])
+    generic = path_lengths(base, place_points(base, *place_bodies(base, *_rest(base)), base.point_m[None]))
+    own = place_bodies(base, models.rest_rotation, models.rest_offset_m)
+    longer = path_lengths(base, place_points(base, *own, models.point_m)) / generic
+    np.testing.assert_allclose(models.optimal_fibre_m, base.optimal_fibre_m * longer)
+    np.testing.assert_allclose(models.tendon_slack_m, base.tendon_slack_m * longer)
+    assert longer.min() < 1.0 < longer.max()
+
+
+def test_path_lengths_are_those_of_opensim(base: BaseModel) -> None:
+    model = opensim.Model(str(base.osim_path))
+    state = model.initSystem()
+    ours = path_lengths(base, place_points(base, *place_bodies(base, *_rest(base)), base.point_m[None]))[0]
+    theirs = [model.getMuscles().get(name).getLength(state) for name in base.fascicles]
+    np.testing.assert_allclose(ours, theirs, rtol=1e-9)
+
+
+def _rest(base: BaseModel) -> tuple[np.ndarray, np.ndarray]:
+    return base.rest_rotation[None], base.rest_offset_m[None]
+
+
+@pytest.mark.parametrize("part", ["curvature", "strength", "position"])
+def test_a_part_that_is_switched_off_changes_nothing_and_gives_no_reason(base: BaseModel, part: str) -> None:
+    chain = scanned_chain(base, np.full(6, 4.0))
+    person = subject(
+        csa_cm2={key: 1.3 * area for key, area in typical().items()},
+        muscle_centroids_mm=scanned_muscles(chain, forward_mm=5.0),
+        **chain,
+    )
+    everything = personalise(base, [person])
+    without = personalise(base, [person], replace(EVERYTHING, **{part: False}))
+    generic = personalise(base, [person], Personalisation(curvature=False, strength=False, position=False))
+    ours = {"curvature": "rest_rotation", "strength": "strength_n", "position": "point_m"}
+    for name, array in ours.items():
+        full, less = getattr(everything, array), getattr(without, array)
+        source = getattr(without, f"{name}_source")
+        assert (np.abs(full - less).max() > 1e-4) == (name == part)
+        assert source == ("default",) if name == part else ("measured",)
+    np.testing.assert_allclose(generic.strength_n[0], base.strength_n)
+    np.testing.assert_allclose(generic.point_m[0], base.point_m)
+    np.testing.assert_allclose(generic.rest_rotation[0], base.rest_rotation)
+    assert everything.reasons == without.reasons == generic.reasons == ((),)
+    assert without.curvature_joints.all() == (part != "curvature")
 
 
 def test_the_base_models_own_centroids_change_nothing(base: BaseModel) -> None:
@@ -167,12 +207,20 @@ def test_only_the_levels_that_a_fascicle_spans_count(base: BaseModel) -> None:
 
 
 def test_doubtful_areas_are_held_and_flagged(base: BaseModel) -> None:
-    csa = {("psoas", "left", "L3-L4"): 90.0, ("multifidus", "right", "L4-L5"): -1.0}
+    csa = {("psoas", "left", "L3-L4"): 90.0, ("multifidus", "right", "L4-L5"): 0.1}
     models = personalise(base, [subject(csa_cm2=csa)])
     ratio = models.strength_n[0] / base.strength_n
     assert ratio.max() == pytest.approx(2.0)
     assert ratio.min() == pytest.approx(0.3)
-    assert set(models.reasons[0]) == {"default_curvature", "muscle_missing", "implausible_csa"}
+    assert {"muscle_missing", "implausible_csa"} <= set(models.reasons[0])
+
+
+@pytest.mark.parametrize("area", [0.0, -1.0])
+def test_an_area_that_is_not_positive_is_left_out_and_flagged(base: BaseModel, area: float) -> None:
+    csa = typical() | {("psoas", "left", "L3-L4"): area}
+    models = personalise(base, [subject(csa_cm2=csa)])
+    np.testing.assert_allclose(models.strength_n[0], base.strength_n)
+    assert "implausible_csa" in models.reasons[0]
 
 
 @pytest.mark.parametrize("known", [{"height_m": 175.0}, {"mass_kg": float("nan")}, {"mass_kg": 7.5}])

@@ -90,7 +90,7 @@ def test_rows_are_complete_and_finite(base: BaseModel) -> None:
         assert all(np.isfinite(value) for value in asdict(row).values() if isinstance(value, float))
         assert row.engine == "batch"
         assert row.task == "flexion60_5kg"
-    assert rows[0].reasons == "muscle_saturated+default_curvature+default_strength"
+    assert rows[0].reasons == "muscle_saturated+default_curvature+default_strength+default_position"
     assert rows[0].curvature_source == "default"
     assert rows[-1].curvature_source == rows[-1].strength_source == "measured"
 

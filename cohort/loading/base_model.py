@@ -90,8 +90,8 @@ class BaseModel:
     """[point] body that carries a path point; points of all fascicles one after the other."""
     point_m: Floats
     """[point, 3] in that body's frame."""
-    first_point: Integers
-    """[fascicle] index of its first path point."""
+    point_fascicle: Integers
+    """[point] ascending; fascicle whose path the point belongs to."""
     segment_start: Integers
     """[segment] index of the first point of each straight piece between two bodies; the second is the next point."""
     segment_fascicle: Integers
@@ -336,7 +336,7 @@ def _polygons(paths: Sequence[Sequence[tuple[int, Floats]]], distal: Flags) -> d
         "spans": spans,
         "point_body": point_body,
         "point_m": np.array([point for path in paths for _, point in path]),
-        "first_point": first[:-1],
+        "point_fascicle": fascicle_of_point,
         "segment_start": start,
         "segment_fascicle": fascicle_of_point[start],
     }

@@ -11,7 +11,7 @@ import numpy as np
 
 from cohort.errors import RefusedError
 from cohort.loading.assumptions import Assumptions, Personalisation
-from cohort.loading.base_model import BaseModel, Flags, Floats, Integers
+from cohort.loading.base_model import SPINAL_JOINTS, BaseModel, Flags, Floats, Integers
 from cohort.loading.equilibrium import Balance, balance
 from cohort.loading.personalise import EVERYTHING, PersonalModels, personalise
 from cohort.loading.subject import LoadingSubject
@@ -131,6 +131,7 @@ def load_rows(
             "height_source": models.height_source[number],
             "mass_source": models.mass_source[number],
             "curvature_source": models.curvature_source[number],
+            "curvature_joints": _joint_names(models.curvature_joints[number]),
             "strength_source": models.strength_source[number],
             "position_source": models.position_source[number],
             "status": status,
@@ -160,6 +161,10 @@ def load_rows(
 def _number(value: float | None) -> float | None:
     """NaN never reaches a table."""
     return None if value is None or math.isnan(value) else value
+
+
+def _joint_names(measured: Flags) -> str | None:
+    return "+".join(name for name, known in zip(SPINAL_JOINTS, measured, strict=True) if known) or None
 
 
 def _doubts(found: Reactions, number: int) -> tuple[str, ...]:

@@ -49,7 +49,7 @@ class Strength:
     incomplete: Flags
     """[subject] some muscle of some side was measured, another was not."""
     clipped: Flags
-    """[subject] some ratio was held at a limit."""
+    """[subject] some ratio was held at a limit, or an area that is not positive was left out."""
 
 
 def typical_area_cm2(sex: str) -> Floats:
@@ -74,22 +74,23 @@ def measure_strength(base: BaseModel, subjects: Sequence[LoadingSubject]) -> Str
     ratio[:, known] = _mean_or_one(spanned)
     limited = np.clip(ratio, *RATIO_LIMITS)
     seen = ~np.isnan(flat).all(axis=2)
+    impossible = np.array([any(area <= 0.0 for area in subject.csa_cm2.values()) for subject in subjects], dtype=bool)
     return Strength(
         ratio=limited,
         measured=seen.any(axis=1),
         incomplete=seen.any(axis=1) & ~seen.all(axis=1),
-        clipped=np.asarray((limited != ratio).any(axis=1)),
+        clipped=np.asarray((limited != ratio).any(axis=1) | impossible),
     )
 
 
 def _relative_area(subject: LoadingSubject) -> Floats:
-    """Subject's over typical area [muscle, side, disc], NaN where unknown."""
+    """Subject's over typical area [muscle, side, disc], NaN where unknown; an area of 0 or less is no measurement."""
     typical = typical_area_cm2(subject.sex)
     area = np.array(
         [[[subject.csa_cm2.get((m, s, disc), np.nan) for disc in DISCS] for s in SIDES] for m in MUSCLES],
         dtype=np.float64,
     )
-    return np.asarray(area / typical[:, None, :])
+    return np.asarray(np.where(area > 0.0, area, np.nan) / typical[:, None, :])
 
 
 def _group(muscle: str | None, side: str) -> int:
