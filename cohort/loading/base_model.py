@@ -25,8 +25,6 @@ SPINAL_JOINTS: Final = ("L5_S1", "L4_L5", "L3_L4", "L2_L3", "L1_L2", "T12_L1")
 """Joints whose moments must balance, named as in the .osim file; coordinates are `<joint>_FE`, `_LB`, `_AR`."""
 PELVIS_TILT: Final = "pelvis_tilt"
 """Coordinate of the whole model about z against the ground, backward positive."""
-ABDOMEN: Final = "abdomen"
-"""Body of the abdominal wall, where there is one; it turns by the sum of the spinal joints' angles."""
 ARMS: Final = ("arm_r", "arm_l")
 HANDS: Final = ("hand_r", "hand_l")
 

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 
 from cohort.loading.assumptions import Assumptions
-from cohort.loading.base_model import ABDOMEN, BaseModel, Flags, Floats, Integers
+from cohort.loading.base_model import BaseModel, Flags, Floats, Integers
 from cohort.loading.dual_newton import solve_equilibria
 from cohort.loading.force_length import stretch_fibres
 from cohort.loading.passive import passive_moments
@@ -101,8 +101,6 @@ def pose_models(base: BaseModel, models: PersonalModels, task: Task) -> Pose:
     origin = np.empty_like(models.rest_offset_m)
     root = about_z(models.rest_tilt_rad + task.pelvis_tilt_rad)
     turn = dict(zip(base.joint_body.tolist(), _turns(task.joint_angles_rad), strict=True))
-    if ABDOMEN in base.bodies:
-        turn[base.body(ABDOMEN)] = _turns(task.joint_angles_rad.sum(axis=0))
     for body, parent in enumerate(base.parent):
         rest, offset = models.rest_rotation[:, body], models.rest_offset_m[:, body]
         if parent < 0:

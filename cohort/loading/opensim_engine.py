@@ -7,7 +7,7 @@ is over. A few things that OpenSim 4.6 needs without a screen, each found by tri
 - the motion file needs at least six rows even for one frame (spline of fifth degree);
 - a JointReaction analysis without a name writes no file; relative paths are resolved against several folders;
 - inertias of light bodies make accelerations so large that the optimiser fails; at rest any inertia will do;
-- locked coordinates are left out of the optimisation, which is what fixes pelvis, abdomen and arms here;
+- locked coordinates are left out of the optimisation, which is what fixes pelvis and arms here;
 - an optimiser that gives up still writes numbers, which can be a third off; only the log tells.
 """
 
@@ -28,7 +28,6 @@ import opensim
 from cohort.errors import RefusedError
 from cohort.loading.assumptions import Assumptions, Personalisation
 from cohort.loading.base_model import (
-    ABDOMEN,
     ARMS,
     PELVIS_TILT,
     SPINAL_JOINTS,
@@ -154,11 +153,9 @@ def prepare_model(
 
 
 def _pose(model: Any, base: BaseModel, models: PersonalModels, task: Task) -> Any:
-    """Make the task's posture the default one, and fix pelvis, abdomen and arms; return the model's state in it."""
+    """Make the task's posture the default one, and fix pelvis and arms; return the model's state in it."""
     angle = dict(zip(_coordinate_names(), task.joint_angles_rad.ravel().tolist(), strict=True))
     fixed = {PELVIS_TILT: float(models.rest_tilt_rad[0]) + task.pelvis_tilt_rad}
-    if ABDOMEN in base.bodies:
-        fixed |= dict(zip(_coordinates_of(model, ABDOMEN), task.joint_angles_rad.sum(axis=0).tolist(), strict=True))
     _set_defaults(model, angle)
     _set_defaults(model, fixed, locked=True)
     state = model.initSystem()
