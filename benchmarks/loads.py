@@ -30,8 +30,7 @@ import opensim
 from cohort.loading.assumptions import Assumptions
 from cohort.loading.base_model import BaseModel, Floats, read_base_model, vector
 from cohort.loading.equilibrium import Pose, balance_pulls, pose_models
-from cohort.loading.opensim_engine import prepare_model, run_opensim
-from cohort.loading.osim_export import personal_opensim_model
+from cohort.loading.opensim_engine import run_opensim, statics_model
 from cohort.loading.personalise import personalise
 from cohort.loading.solve import solve_loads
 from cohort.loading.subject import LoadingSubject, Point
@@ -97,8 +96,7 @@ def batch_seconds(bases: dict[str, BaseModel], people: Sequence[LoadingSubject],
 def opensim_geometry_axial(base: BaseModel, person: LoadingSubject) -> Floats:
     """Axial reactions [6] by the batch engine's equations with lines of action from OpenSim's paths."""
     models = personalise(base, [person])
-    model = personal_opensim_model(base, models)
-    prepare_model(model, base, models, TASK, Assumptions())
+    model, _ = statics_model(base, models, TASK, Assumptions())
     state = model.initSystem()
     model.realizePosition(state)
     pose = pose_models(base, models, TASK)

@@ -1,4 +1,4 @@
-"""The command line: `cohort demo | scan | run | sql | schema | train | validate | phantom-dicom`."""
+"""The command line: `cohort demo | scan | run | sql | export | schema | train | validate | phantom-dicom`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from cohort.errors import CohortError, is_disk_full
 from cohort.reasons import REASONS
 from cohort.store.layout import store_path
 from pipelines.config import RunConfig, read_config
+from pipelines.export import export
 from pipelines.geometry_suite import phantom_dicom
 from pipelines.progress import Progress
 from pipelines.summary import Summary
@@ -338,6 +339,7 @@ def demo(folder: Path) -> None:
 
 
 main.add_command(phantom_dicom)
+main.add_command(export)
 
 
 def print_survey(found: Survey) -> None:

@@ -8,15 +8,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
-import opensim
 import pytest
 
 from cohort.errors import ConfigurationError, RefusedError
-from cohort.loading import dual_newton, opensim_engine
+from cohort.loading import dual_newton, opensim_engine, opensim_setup
 from cohort.loading.assumptions import Assumptions
 from cohort.loading.base_model import BaseModel, read_base_model
 from cohort.loading.opensim_engine import solve_with_opensim
-from cohort.loading.osim_export import export_model
 from cohort.loading.solve import solve_loads
 from cohort.loading.subject import LoadingSubject
 from cohort.loading.tasks import FLEXION30, FLEXION60_5KG, STANDING, STANDING_5KG, Task
@@ -241,7 +239,7 @@ def test_a_solver_that_stops_early_gives_refused_rows(base: BaseModel, monkeypat
 def test_an_optimiser_of_opensim_that_stops_early_gives_refused_rows(
     osim_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(opensim_engine, "MAX_ITERATIONS", 2)
+    monkeypatch.setattr(opensim_setup, "MAX_ITERATIONS", 2)
     for row in opensim_engine.run_opensim(osim_path, GENERIC, STANDING, tmp_path):
         assert row.status == "refused"
         assert (row.reasons or "").startswith("not_converged")
@@ -287,13 +285,3 @@ def test_a_broken_model_is_an_answer_not_a_crash(tmp_path: Path) -> None:
     with pytest.raises(RefusedError) as refusal:
         solve_with_opensim(tmp_path / "x.osim", GENERIC, STANDING, timeout_s=60.0)
     assert refusal.value.reason == "internal_error"
-
-
-def test_exported_model_opens_in_opensim_and_stands_upright(base: BaseModel, osim_path: Path, tmp_path: Path) -> None:
-    model = opensim.Model(str(export_model(osim_path, PERSON, tmp_path / "person.osim")))
-    state = model.initSystem()
-    assert model.getTotalMass(state) == pytest.approx(92.0)
-    model.realizePosition(state)
-    up = model.getBodySet().get("thorax").expressVectorInGround(state, opensim.Vec3(0, 1, 0))
-    assert up.get(1) == pytest.approx(1.0, abs=1e-9)
-    assert model.getMuscles().getSize() == len(base.fascicles)

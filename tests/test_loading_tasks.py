@@ -22,8 +22,8 @@ from cohort.loading.equilibrium import (
     gravity_wrenches,
     pose_models,
 )
-from cohort.loading.opensim_engine import prepare_model
-from cohort.loading.osim_export import personal_opensim_model
+from cohort.loading.opensim_engine import statics_model
+from cohort.loading.opensim_setup import passive_springs
 from cohort.loading.passive import passive_moments
 from cohort.loading.personalise import PersonalModels, personalise
 from cohort.loading.subject import LoadingSubject
@@ -73,8 +73,11 @@ def models(base: BaseModel) -> PersonalModels:
 
 def posed(base: BaseModel, models: PersonalModels, task: Task, assumptions: Assumptions) -> tuple[Any, Any]:
     """OpenSim's model of the person in the task, and its state."""
-    model = personal_opensim_model(base, models)
-    prepare_model(model, base, models, task, assumptions)
+    model, _ = statics_model(base, models, task, assumptions)
+    springs = passive_springs(task)
+    for index in range(springs.getSize() if assumptions.passive_stiffness else 0):
+        model.updForceSet().cloneAndAppend(springs.get(index))
+    model.finalizeConnections()
     state = model.initSystem()
     model.realizeVelocity(state)
     return model, state
@@ -177,7 +180,7 @@ def test_moments_along_all_coordinates_equal_opensim(base: BaseModel, models: Pe
     pose = pose_models(base, models, task)
     axes = np.matmul(coordinate_axes(task), pose.rotation[:, base.joint_body].transpose(0, 1, 3, 2))[0]
     arms = np.matmul(axes, fascicle_wrenches(base, models, pose)[0, :, 3:])
-    gravity = np.matmul(axes, gravity_wrenches(base, models, pose, hand_kg=task.hand_kg)[0, :, 3:, None])[..., 0]
+    gravity = np.matmul(axes, gravity_wrenches(base, models, pose, hand_kg=(0.0, 0.0))[0, :, 3:, None])[..., 0]
     model, state = posed(base, models, task, Assumptions(passive_stiffness=True))
     for name in ("MF_m2t_2_r", "LTpL_L4_l", "EO3_r"):
         path = opensim.PathActuator.safeDownCast(model.getForceSet().get(name))

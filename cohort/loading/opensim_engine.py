@@ -1,14 +1,9 @@
 """The reference engine: the personalised model through OpenSim's own StaticOptimization and JointReaction.
 
 OpenSim holds the interpreter for whole calls and can hang, so it runs in a child process that is killed when its time
-is over. A few things that OpenSim 4.6 needs without a screen, each found by trial:
-
-- a tool made in Python does not find its states; written to XML and read back it does;
-- the motion file needs at least six rows even for one frame (spline of fifth degree);
-- a JointReaction analysis without a name writes no file; relative paths are resolved against several folders;
-- inertias of light bodies make accelerations so large that the optimiser fails; at rest any inertia will do;
-- locked coordinates are left out of the optimisation, which is what fixes pelvis and arms here;
-- an optimiser that gives up still writes numbers, which can be a third off; only the log tells.
+is over. Two traps, found by trial: an optimiser that gives up still writes numbers, which can be a third off, and only
+the log tells; small inertias make accelerations so large that the optimiser fails, and at rest any inertia will do.
+Locked coordinates are left out of the optimisation, which is what fixes pelvis and arms here.
 """
 
 from __future__ import annotations
@@ -16,7 +11,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -27,19 +22,22 @@ import opensim
 
 from cohort.errors import RefusedError
 from cohort.loading.assumptions import Assumptions, Personalisation
-from cohort.loading.base_model import (
-    ARMS,
-    PELVIS_TILT,
-    SPINAL_JOINTS,
-    BaseModel,
-    Floats,
-    read_base_model,
-    rotation,
-)
-from cohort.loading.equilibrium import arm_axes
+from cohort.loading.base_model import ARMS, PELVIS_TILT, SPINAL_JOINTS, BaseModel, Floats, read_base_model, rotation
+from cohort.loading.equilibrium import arm_axes, fascicle_lengths, pose_models
 from cohort.loading.force_length import LEAST_STRENGTH, stretch_fibres
+from cohort.loading.opensim_setup import (
+    ACTIVATIONS,
+    AXES,
+    JOINT_REACTION,
+    REACTIONS,
+    RESERVE_NM,
+    STATIC_OPTIMIZATION,
+    coordinate_names,
+    run_analysis,
+    write_setup,
+    write_static_optimization,
+)
 from cohort.loading.osim_export import personal_opensim_model
-from cohort.loading.passive import stiffness_nm_per_rad
 from cohort.loading.personalise import EVERYTHING, PersonalModels, personalise
 from cohort.loading.solve import SATURATED, STANDARD, Reactions, load_rows, vertebral_forces
 from cohort.loading.subject import LoadingSubject
@@ -49,14 +47,7 @@ from cohort.rows import LoadRow
 TOLERANCES: Final = (1e-8, 1e-6)
 """Convergence criteria of OpenSim's optimiser, tried in this order: the first leaves a few millionths of the load, the
 second up to 0.03 % in standing; the first is now and then more than the optimiser can do."""
-MAX_ITERATIONS: Final = 500
 LOG: Final = "optimiser.log"
-FRAMES: Final = 6
-FRAME_S: Final = 0.01
-RESERVE_NM: Final = 1.0
-"""Optimal force of the reserve actuators: the same cost as in the batch engine."""
-AXES: Final = ("LB", "AR", "FE")
-"""Coordinates about x, y and z."""
 
 
 def solve_with_opensim(
@@ -117,44 +108,38 @@ def run_opensim(
     assumptions: Assumptions = STANDARD,
 ) -> list[LoadRow]:
     """Solve in this process, with all files in `folder`; `solve_with_opensim` is the safe way to call it."""
-    folder = folder.absolute()
     base = read_base_model(base_osim_path)
     models = personalise(base, [subject], use)
-    model = personal_opensim_model(base, models)
-    axes, misfits = prepare_model(model, base, models, task, assumptions)
-    _set_inertias(model)
-    model.printToXML(str(folder / "model.osim"))
-    _write_motion(model, folder / "pose.sto")
+    model, axes = statics_model(base, models, task, assumptions)
+    write_setup(folder, model, task, assumptions)
     converged = any(_optimise(folder, tolerance) for tolerance in TOLERANCES)
-    _analyse(folder, "reaction", _joint_reaction(folder))
+    run_analysis(folder / JOINT_REACTION)
+    misfits = _misfits(base, models, task) if assumptions.force_length else 0
     found = _read_results(folder, axes, misfits, converged=converged)
     return list(load_rows([subject], task, "opensim", models, found, vertebral_forces(found)))
 
 
-def prepare_model(
-    model: Any, base: BaseModel, models: PersonalModels, task: Task, assumptions: Assumptions
-) -> tuple[Floats, int]:
-    """Turn one person's model into that of a task: posture, hand loads, actuators and reserves, passive moments.
+def statics_model(base: BaseModel, models: PersonalModels, task: Task, assumptions: Assumptions) -> tuple[Any, Floats]:
+    """The one model of `models` as OpenSim's static optimisation is given it, and the axes of L5..L1 in ground.
 
-    Returns the axes of L5..L1 in ground, [5, 3, 3], and the number of fascicles whose fibres are too short or too long
-    to be active (0 without the force-length relation).
+    opensim.Model in the task's posture (its default values), pelvis and arms locked, path actuators in the place of
+    muscles; axes [5, 3, 3]. Hand loads and passive moments are not in it: see `write_setup`.
     """
+    model = personal_opensim_model(base, models)
     state = _pose(model, base, models, task)
     bodies = model.getBodySet()
     axes = np.array([rotation(bodies.get(base.bodies[body]), state) for body in base.joint_body[:-1]])
-    misfits = _apply_force_length(model, state, base, models) if assumptions.force_length else 0
+    if assumptions.force_length:
+        _apply_force_length(model, state, base, models)
     _replace_muscles(model, assumptions.min_activation)
-    _add_reserves(model)
-    if assumptions.passive_stiffness:
-        _add_springs(model, task)
-    _add_hand_loads(model, base, task)
+    _set_inertias(model)
     model.finalizeConnections()
-    return axes, misfits
+    return model, axes
 
 
 def _pose(model: Any, base: BaseModel, models: PersonalModels, task: Task) -> Any:
     """Make the task's posture the default one, and fix pelvis and arms; return the model's state in it."""
-    angle = dict(zip(_coordinate_names(), task.joint_angles_rad.ravel().tolist(), strict=True))
+    angle = dict(zip(coordinate_names(), task.joint_angles_rad.ravel().tolist(), strict=True))
     fixed = {PELVIS_TILT: float(models.rest_tilt_rad[0]) + task.pelvis_tilt_rad}
     _set_defaults(model, angle)
     _set_defaults(model, fixed, locked=True)
@@ -170,11 +155,6 @@ def _pose(model: Any, base: BaseModel, models: PersonalModels, task: Task) -> An
     state = model.initSystem()
     model.realizeVelocity(state)
     return state
-
-
-def _coordinate_names() -> list[str]:
-    """Names of the spinal coordinates in the order of `Task.joint_angles_rad`."""
-    return [f"{joint}_{axis}" for joint in SPINAL_JOINTS for axis in ("FE", "LB", "AR")]
 
 
 def _coordinates_of(model: Any, child: str) -> list[str]:
@@ -200,26 +180,17 @@ def _set_defaults(model: Any, angles: dict[str, float], *, locked: bool = False)
         coordinate.setDefaultLocked(locked)
 
 
-def _add_reserves(model: Any) -> None:
-    for name in _reserve_names():
-        actuator = opensim.CoordinateActuator(name.removeprefix("reserve_"))
-        actuator.setName(name)
-        actuator.setOptimalForce(RESERVE_NM)
-        actuator.setMinControl(-np.inf)
-        actuator.setMaxControl(np.inf)
-        model.addForce(actuator)
+def _apply_force_length(model: Any, state: Any, base: BaseModel, models: PersonalModels) -> None:
+    """Give every fascicle the force that OpenSim's own muscle has in the posture at full activation."""
+    for name, most in zip(base.fascicles, models.strength_n[0].tolist(), strict=True):
+        muscle = model.getMuscles().get(name)
+        active = muscle.calcInextensibleTendonActiveFiberForce(state, 1.0)
+        muscle.setMaxIsometricForce(max(active, LEAST_STRENGTH * most))
 
 
-def _apply_force_length(model: Any, state: Any, base: BaseModel, models: PersonalModels) -> int:
-    """Give every fascicle the force that OpenSim's own muscle has in the posture at full activation.
-
-    Returns how many are out of their range; that limit is this project's, not OpenSim's.
-    """
-    muscles = [model.getMuscles().get(name) for name in base.fascicles]
-    length = np.array([[muscle.getLength(state) for muscle in muscles]])
-    force = [muscle.calcInextensibleTendonActiveFiberForce(state, 1.0) for muscle in muscles]
-    for muscle, most, active in zip(muscles, models.strength_n[0], force, strict=True):
-        muscle.setMaxIsometricForce(max(active, LEAST_STRENGTH * float(most)))
+def _misfits(base: BaseModel, models: PersonalModels, task: Task) -> int:
+    """Number of fascicles whose fibres are out of their active range, a limit of this project, not of OpenSim."""
+    length = fascicle_lengths(base, models, pose_models(base, models, task))
     return int(stretch_fibres(base, models, length).out_of_range.sum())
 
 
@@ -237,26 +208,6 @@ def _replace_muscles(model: Any, min_activation: float) -> None:
         actuator.setMaxControl(1.0)
 
 
-def _add_springs(model: Any, task: Task) -> None:
-    for name, stiffness in zip(_coordinate_names(), stiffness_nm_per_rad(task).ravel().tolist(), strict=True):
-        spring = opensim.SpringGeneralizedForce(name)
-        spring.setName(f"passive_{name}")
-        spring.setStiffness(stiffness)
-        spring.setRestLength(0.0)
-        spring.setViscosity(0.0)
-        model.addForce(spring)
-
-
-def _reserve_names() -> list[str]:
-    return [f"reserve_{joint}_{axis}" for joint in SPINAL_JOINTS for axis in AXES]
-
-
-def _add_hand_loads(model: Any, base: BaseModel, task: Task) -> None:
-    for number, load_kg in zip(base.hand_bodies, (task.right_hand_kg, task.left_hand_kg), strict=True):
-        hand = model.getBodySet().get(base.bodies[number])
-        hand.setMass(hand.getMass() + load_kg)
-
-
 def _set_inertias(model: Any) -> None:
     """Give all bodies 1 kg m2: at rest inertia has no effect, but OpenSim's equations are accelerations, and small
     inertias make them so large that its optimiser fails."""
@@ -264,67 +215,17 @@ def _set_inertias(model: Any) -> None:
         body.setInertia(opensim.Inertia(1.0, 1.0, 1.0))
 
 
-def _write_motion(model: Any, path: Path) -> None:
-    coordinates = model.getCoordinateSet()
-    names = [coordinates.get(index).getName() for index in range(coordinates.getSize())]
-    values = [coordinates.get(index).getDefaultValue() for index in range(coordinates.getSize())]
-    lines = ["pose", "version=1", f"nRows={FRAMES}", f"nColumns={len(names) + 1}", "inDegrees=no", "endheader"]
-    lines.append("\t".join(["time", *names]))
-    lines.extend("\t".join(f"{value:.17g}" for value in (FRAME_S * frame, *values)) for frame in range(FRAMES))
-    path.write_text("\n".join(lines) + "\n")
-
-
 def _optimise(folder: Path, tolerance: float) -> bool:
     """Run OpenSim's static optimisation; say whether it found a solution.
 
     Where it finds none, OpenSim writes its last values as if they were one, and only its log says so.
     """
-    analysis = opensim.StaticOptimization()
-    analysis.setName("StaticOptimization")
-    analysis.setUseModelForceSet(True)
-    analysis.setUseMusclePhysiology(False)
-    analysis.setActivationExponent(2.0)
-    analysis.setConvergenceCriterion(tolerance)
-    analysis.setMaxIterations(MAX_ITERATIONS)
+    write_static_optimization(folder, tolerance=tolerance)
     log = folder / LOG
     log.unlink(missing_ok=True)
     with _warnings_in(log):
-        _analyse(folder, "optimisation", analysis)
+        run_analysis(folder / STATIC_OPTIMIZATION)
     return "could not find a solution" not in log.read_text(errors="replace")
-
-
-def _joint_reaction(folder: Path) -> Any:
-    analysis = opensim.JointReaction()
-    analysis.setName("JointReaction")
-    analysis.setForcesFileName(str(folder / "optimisation_StaticOptimization_force.sto"))
-    analysis.setJointNames(_strings(SPINAL_JOINTS))
-    analysis.setOnBody(_strings(["child"]))
-    analysis.setInFrame(_strings(["ground"]))
-    return analysis
-
-
-def _strings(names: Iterable[str]) -> Any:
-    array = opensim.ArrayStr()
-    for name in names:
-        array.append(name)
-    return array
-
-
-def _analyse(folder: Path, name: str, analysis: Any) -> None:
-    tool = opensim.AnalyzeTool()
-    tool.setName(name)
-    tool.setModelFilename(str(folder / "model.osim"))
-    tool.setCoordinatesFileName(str(folder / "pose.sto"))
-    tool.setResultsDir(str(folder))
-    tool.setInitialTime(0.0)
-    tool.setFinalTime(0.0)
-    tool.setSolveForEquilibrium(False)
-    analysis.setStartTime(0.0)
-    analysis.setEndTime(0.0)
-    tool.updAnalysisSet().cloneAndAppend(analysis)
-    tool.printToXML(str(folder / f"{name}.xml"))
-    if not opensim.AnalyzeTool(str(folder / f"{name}.xml"), True).run():
-        raise RefusedError("not_converged", f"OpenSim's {name} failed")
 
 
 @contextmanager
@@ -341,8 +242,8 @@ def _warnings_in(log: Path) -> Iterator[None]:
 
 
 def _read_results(folder: Path, axes: Floats, misfits: int, *, converged: bool) -> Reactions:
-    activation = _first_row(folder / "optimisation_StaticOptimization_activation.sto")
-    reaction = _first_row(folder / "reaction_JointReaction_ReactionLoads.sto")
+    activation = _first_row(folder / ACTIVATIONS)
+    reaction = _first_row(folder / REACTIONS)
     force = [
         [next(value for label, value in reaction.items() if _is_force(label, joint, axis)) for axis in "xyz"]
         for joint in SPINAL_JOINTS

@@ -1,35 +1,23 @@
-"""A subject's personalised model as an .osim file, for OpenSim's own tools and for looking at it."""
+"""A subject's personalised model as an OpenSim model, for OpenSim's own tools and for looking at it."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import opensim
 
 from cohort.errors import ConfigurationError
-from cohort.loading.base_model import PELVIS_TILT, BaseModel, Floats, read_base_model
-from cohort.loading.personalise import PersonalModels, personalise
-from cohort.loading.subject import LoadingSubject
-
-
-def export_model(base_osim_path: Path, subject: LoadingSubject, path: Path) -> Path:
-    """Write the personalised model of one subject to `path` and return it.
-
-    Everything that the batch engine personalises is in the file: masses and their centres, joint places and rest
-    rotations, path points, strengths, and the pelvis tilt of standing as default value. Fibre and tendon lengths
-    scale with stature.
-    """
-    base = read_base_model(base_osim_path)
-    model = personal_opensim_model(base, personalise(base, [subject]))
-    if not model.printToXML(str(path)):
-        raise OSError("OpenSim could not write the model file")
-    return path
+from cohort.loading.base_model import PELVIS_TILT, BaseModel, Floats
+from cohort.loading.personalise import PersonalModels
 
 
 def personal_opensim_model(base: BaseModel, models: PersonalModels) -> Any:
-    """Open the base model in OpenSim and put the numbers of the one subject in `models` into it (opensim.Model)."""
+    """Open the base model in OpenSim and put the numbers of the one subject in `models` into it (opensim.Model).
+
+    Everything that the batch engine personalises is in it: masses and their centres, joint places and rest rotations,
+    path points, strengths, fibre and tendon lengths, and the pelvis tilt of standing as default value.
+    """
     opensim.Logger.setLevelString("Off")
     model = opensim.Model(str(base.osim_path))
     _set_bodies(model, base, models)
