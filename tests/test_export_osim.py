@@ -109,8 +109,8 @@ def write_store(store: Path, config: RunConfig, demographics: Demographics) -> P
     write_rows(measured, measured_rows())
     path = str(measured.relative_to(store))
     task = LoadTask(
-        store, path, demographics, config.load.tasks, models, with_opensim=False, opensim_timeout_s=60.0,
-        use=config.load.personalise, impute=config.load.impute,
+        store, path, demographics, config.load.all_tasks, config.load.assumptions, models, with_opensim=False,
+        opensim_timeout_s=60.0, use=config.load.personalise, impute=config.load.impute,
     )  # fmt: skip
     outcomes = [
         Outcome(EXAM, "measure", FINGERPRINT, "ok", 1.0, path=path),
@@ -120,7 +120,7 @@ def write_store(store: Path, config: RunConfig, demographics: Demographics) -> P
     assert outcomes[1].status == "flagged"
     commit_outcomes(store, RUN, outcomes)
     counts = {name: 0 for name in RunRow.__dataclass_fields__ if name.startswith("n_")}
-    run = RunRow(run_id=RUN, started_at="", seconds=1.0, version="0.0.9", device="cpu", stages_run=1,
+    run = RunRow(run_id=RUN, started_at="", seconds=1.0, version="0.0.9", device="cpu", stages_run=1, status="ok",
                  opensim_checked=0, **counts)  # fmt: skip
     exams = [
         replace(exam_row(EXAM, status="flagged"), weight_kg=demographics.weight_kg),
@@ -249,7 +249,7 @@ def test_json_says_what_was_written(store: Path, tmp_path: Path) -> None:
         (["zzzz"], "it has 3 exams"),
         ([REFUSED], "refused in stage load: lumbar_variant"),
         ([WAITING], "it is pending"),
-        ([EXAM, "--task", "flying"], "it has: flexion60_5kg, standing, standing_5kg"),
+        ([EXAM, "--task", "flying"], "it has: flexion30, flexion60_5kg, standing, standing_5kg"),
     ],
 )
 def test_what_cannot_be_exported_is_said(store: Path, tmp_path: Path, arguments: list[str], message: str) -> None:
