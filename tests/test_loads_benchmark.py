@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,8 @@ import pytest
 def test_benchmark_prints_one_json_object_with_agreeing_engines() -> None:
     script = Path(__file__).parents[1] / "benchmarks" / "loads.py"
     command = [sys.executable, str(script), "--sizes", "1", "3", "--opensim", "2", "--json"]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=script.parents[1], check=True)
+    here = {**os.environ, "PYTHONPATH": str(script.parents[1])}
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=300, env=here, check=True)
     found = json.loads(ran.stdout)
     assert found["max_relative_difference"] < 1e-3
     assert found["max_relative_difference_opensim_geometry"] < 1e-6

@@ -18,6 +18,7 @@ from cohort.loading.force_length import stretch_fibres
 from cohort.loading.opensim_geometry import wrapped_lengths, wrapped_wrenches
 from cohort.loading.passive import passive_moments
 from cohort.loading.personalise import PersonalModels
+from cohort.loading.rest_posture import path_lengths, place_points
 from cohort.loading.tasks import Task
 
 GRAVITY_M_PER_S2: Final = 9.80665
@@ -160,24 +161,12 @@ def arm_axes(thorax: Floats, elevation_rad: float) -> Floats:
     return np.asarray(np.matmul(hanging, about_z(np.array(elevation_rad))))
 
 
-def path_points(base: BaseModel, models: PersonalModels, pose: Pose) -> Floats:
-    """Path points [subject, point, 3] in ground."""
-    points = np.empty_like(models.point_m)
-    for body in np.unique(base.point_body):
-        on_body = base.point_body == body
-        turned = np.matmul(models.point_m[:, on_body], pose.rotation[:, body].transpose(0, 2, 1))
-        points[:, on_body] = turned + pose.origin_m[:, body][:, None]
-    return points
-
-
 def fascicle_lengths(base: BaseModel, models: PersonalModels, pose: Pose) -> Floats:
     """Lengths [subject, fascicle] of whole fascicles, tendon included: sums of their straight pieces.
 
     Fascicles around surfaces have OpenSim's lengths.
     """
-    pieces = np.linalg.norm(np.diff(path_points(base, models, pose), axis=1), axis=2)
-    pieces[:, base.first_point[1:] - 1] = 0.0  # from the last point of one fascicle to the first of the next
-    lengths = np.asarray(np.add.reduceat(pieces, base.first_point, axis=1))
+    lengths = path_lengths(base, place_points(base, pose.rotation, pose.origin_m, models.point_m))
     if base.wrapped.any():
         lengths[:, base.wrapped] = wrapped_lengths(base, models, pose)
     return lengths
@@ -189,7 +178,7 @@ def fascicle_wrenches(base: BaseModel, models: PersonalModels, pose: Pose) -> Fl
     A straight piece pulls its two ends towards each other; it loads the joints that lie between the two bodies. The
     moment arms are thus exact for paths of straight pieces; OpenSim gives those of fascicles around surfaces.
     """
-    points = path_points(base, models, pose).transpose(2, 0, 1)
+    points = place_points(base, pose.rotation, pose.origin_m, models.point_m).transpose(2, 0, 1)
     start = points[:, :, base.segment_start]
     pull = points[:, :, base.segment_start + 1] - start
     pull /= np.sqrt((pull**2).sum(axis=0))

@@ -1,4 +1,4 @@
-"""Where bodies and fascicles of spine models are at rest (all coordinates zero), pelvis upright."""
+"""Where bodies of spine models are at rest (all coordinates zero), pelvis upright, and fascicles on placed bodies."""
 
 from __future__ import annotations
 
@@ -20,9 +20,14 @@ def place_bodies(base: BaseModel, rotation: Floats, offset_m: Floats) -> tuple[F
 
 
 def place_points(base: BaseModel, axes: Floats, origin_m: Floats, point_m: Floats) -> Floats:
-    """Path points [subject, point, 3] in ground of bodies placed at `axes` and `origin_m`."""
-    turned = np.matmul(axes[:, base.point_body], point_m[..., None])[..., 0]
-    return np.asarray(origin_m[:, base.point_body] + turned)
+    """Path points [subject, point, 3] in ground of bodies placed at `axes` and `origin_m`; `point_m` in the bodies'
+    frames, [subject, point, 3] or [point, 3]."""
+    points = np.empty((len(axes), *point_m.shape[-2:]))
+    for body in np.unique(base.point_body):
+        on_body = base.point_body == body
+        turned = np.matmul(point_m[..., on_body, :], axes[:, body].transpose(0, 2, 1))
+        points[:, on_body] = origin_m[:, body][:, None] + turned
+    return points
 
 
 def path_lengths(base: BaseModel, points_m: Floats) -> Floats:
