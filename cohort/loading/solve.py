@@ -167,10 +167,6 @@ def _number(value: float | None) -> float | None:
     return None if value is None or math.isnan(value) else value
 
 
-def _joint_names(measured: Flags) -> str | None:
-    return "+".join(name for name, known in zip(SPINAL_JOINTS, measured, strict=True) if known) or None
-
-
 def _doubts(found: Reactions, number: int) -> tuple[str, ...]:
     reasons = (
         ("not_converged", not found.converged[number]),
