@@ -320,7 +320,7 @@ def test_a_vertebra_without_mass_is_refused(tmp_path: Path) -> None:
 
 def test_a_stature_in_centimetres_is_refused(tmp_path: Path) -> None:
     file = write_foreign_model(tmp_path / "a.osim")
-    with pytest.raises(ConfigurationError, match="a stature of 175 m, not between 1.2 and 2.3"):
+    with pytest.raises(ConfigurationError, match=r"a stature of 175 m, not between 1\.2 and 2\.3"):
         adopt_base_model(file, replace(FOREIGN, height_m=175.0), tmp_path / "b.osim")
 
 
