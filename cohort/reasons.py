@@ -119,7 +119,7 @@ LOADING_REASONS: Final[dict[str, str]] = {
     "default_position": "No measured muscle centroid: the base model's own places of muscles were used.",
     "implausible_position": "A muscle's centroid is too far from the disc, its plane or its usual place: not used, or "
     "the shift was held at the limit.",
-    "muscle_saturated": "A fascicle reached the limit of its strength; the load is valid unless also not_in_equilibrium.",
+    "muscle_saturated": "A fascicle reached its strength's limit; the load is valid unless also not_in_equilibrium.",
     "not_in_equilibrium": "Muscles cannot balance the posture, reserve moments did: the load is a lower bound.",
     "fibre_length_out_of_range": "Muscle fibres too short or too long to be active in this posture.",
     "not_converged": "The equilibrium solver did not converge: not to be used.",
