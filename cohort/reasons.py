@@ -121,12 +121,12 @@ LOADING_REASONS: Final[dict[str, str]] = {
     "default_position": "No measured muscle centroid: the base model's own places of muscles were used.",
     "implausible_position": "A muscle's centroid is too far from the disc, its plane or its usual place: not used, or "
     "the shift was held at the limit.",
-    "muscle_saturated": "A muscle reached its limit; the load is a lower bound of the demand.",
-    "not_in_equilibrium": "Muscles cannot balance the posture; reserve moments were needed.",
+    "muscle_saturated": "A fascicle reached its strength's limit; the load is valid unless also not_in_equilibrium.",
+    "not_in_equilibrium": "Muscles cannot balance the posture, reserve moments did: the load is a lower bound.",
     "fibre_length_out_of_range": "Muscle fibres too short or too long to be active in this posture.",
     "not_converged": "The equilibrium solver did not converge: not to be used.",
     "engines_disagree": "Batch engine and OpenSim differ by more than 0.5 %.",
-    "upstream_untrusted": "Geometry or muscle areas that this load rests on are flagged.",
+    "upstream_untrusted": "Geometry, muscle areas or places of muscles that this load rests on are flagged.",
 }
 
 RUN_REASONS: Final[dict[str, str]] = {

@@ -273,11 +273,16 @@ class LoadRow:
     task: str = column("task name, for example flexion60_5kg")
     level: str = column("vertebra L1 to L5")
     engine: str = column("batch (our equilibrium solver) or opensim (StaticOptimization + JointReaction)")
-    convention: str = column("joint_below or vertebra_mean, see the docs on loads")
+    convention: str = column(
+        "joint_below (reaction at the joint below the vertebra) or vertebra_mean (mean of those below and above it); "
+        "never mix them"
+    )
     axial_n: float = column("compression along the vertebra's axis, compression positive")
     shear_ap_n: float = column("antero-posterior shear, anterior positive")
     shear_lateral_n: float = column("lateral shear, to the patient's right positive")
-    moment_flexion_nm: float = column("residual flexion moment in the joint (reserve), flexion positive")
+    moment_flexion_nm: float = column(
+        "residual flexion moment (reserve) in the joint below, flexion positive; the same in both conventions"
+    )
     generic_axial_n: float | None = optional(
         "axial_n with height and mass alone personalised; like the next two in rows of the batch engine only, and null "
         "where its solver did not converge"
@@ -291,9 +296,11 @@ class LoadRow:
         "where muscles were switched off or not measured"
     )
     max_activation: float = column("largest muscle activation of the whole posture, 0 to 1")
-    n_saturated: int = column("fascicles at the limit of their strength")
+    n_saturated: int = column("fascicles at the limit of their strength, of the whole posture")
     reserve_max_nm: float = column("largest reserve moment of any joint axis; 0 in perfect muscular balance")
-    base_model: str = column("name of the base model")
+    base_model: str = column(
+        "name of the base model: lumbar_cohort_male or _female, or what a user's file calls itself"
+    )
     geometry: str = column("polygon (straight pieces between via points) or opensim (fascicles around wrap surfaces)")
     height_source: str = column("measured or imputed")
     mass_source: str = column("measured or imputed")

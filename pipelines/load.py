@@ -19,7 +19,8 @@ from cohort.loading.personalise import EVERYTHING
 from cohort.loading.solve import STANDARD, solve_loads
 from cohort.loading.subject import LoadingSubject
 from cohort.loading.tasks import Task
-from cohort.rows import LoadRow, QualityRow
+from cohort.rows import LoadRow, MuscleLevelRow, QualityRow
+from cohort.terms import MUSCLES
 from pipelines.measure import read_rows
 from pipelines.outcome import Result, WorkItem
 
@@ -173,8 +174,17 @@ def loading_subject(
     muscles = areas if use.strength or use.position else ()
     flagged = any(row.status == "flagged" for row in (*spine, *muscles))
     unsure = any(row.level_confidence < LOW_CONFIDENCE for row in vertebrae)
-    doubted = any(row.reason in WHOLE_EXAM for row in rows["quality"])
+    doubted = any(_is_about(row, muscles) for row in rows["quality"] if row.reason in WHOLE_EXAM)
     return subject, ("upstream_untrusted",) if flagged or unsure or doubted else ()
+
+
+def _is_about(flag: QualityRow, muscles: Sequence[MuscleLevelRow]) -> bool:
+    """Whether a doubt about a whole mask or picture is one about what is used: those about a muscle or an axial stack
+    where no row of it is, are not. Muscles that contradict the names of levels speak against the names."""
+    structure = flag.structure or ""
+    if flag.reason == "axial_conflict" or not (structure in MUSCLES or structure.startswith("axial stack")):
+        return True
+    return any(structure in (row.muscle, f"axial stack {row.stack}") for row in muscles)
 
 
 def _require_usual_vertebrae(names: Sequence[str]) -> None:

@@ -238,7 +238,7 @@ def test_the_url_of_a_network_is_kept_as_it_is(tmp_path: Path) -> None:
     assert (networks["disc"], networks["muscle"]) == (url, "https://example.org/muscle.json")
 
 
-@pytest.mark.parametrize("page", ["configuration.md", "base-models.md"])
+@pytest.mark.parametrize("page", ["configuration.md", "base-models.md", "loads.md"])
 def test_examples_of_the_documentation_are_configurations(tmp_path: Path, page: str) -> None:
     text = (Path(__file__).parents[1] / "docs" / page).read_text(encoding="utf-8")
     examples = re.findall(r"```toml\n(.*?)```", text, flags=re.DOTALL)

@@ -14,20 +14,22 @@ import numpy as np
 import opensim
 import pytest
 from click.testing import CliRunner, Result
+from foreign_model import write_foreign_model
 from skimage.io import imread
 
 from cohort.archive.demographics import Demographics
 from cohort.loading.assumptions import Personalisation
 from cohort.loading.base_model import read_base_model
 from cohort.loading.equilibrium import gravity_wrenches
+from cohort.loading.model_names import ModelNames
 from cohort.loading.personalise import LEAN_LIMIT_DEG
 from cohort.rows import DiscRow, ExamRow, LoadRow, MuscleLevelRow, RunRow, VertebraRow
 from cohort.store.layout import measure_path
 from cohort.tables.buckets import read_objects
 from cohort.tables.commit import commit
-from models.musculoskeletal.build import build_base_model
+from pipelines.base_models import store_base_models
 from pipelines.cli import main
-from pipelines.config import LoadConfig, RunConfig, resolved_toml
+from pipelines.config import BaseModelsConfig, LoadConfig, RunConfig, resolved_toml
 from pipelines.export_osim import rebuild
 from pipelines.load import LoadTask, load
 from pipelines.measure import write_rows
@@ -104,8 +106,7 @@ def exam_row(exam_id: str, **values: object) -> ExamRow:
 
 def write_store(store: Path, config: RunConfig, demographics: Demographics) -> Path:
     """Three exams as a run leaves them: one with loads, one refused by the load stage, one not begun."""
-    (store / "models").mkdir(parents=True)
-    models = {"M": build_base_model("male", store / "models" / "male-0123456789ab.osim")}
+    models = {code: model.path for code, model in store_base_models(store, config.load).items()}
     measured = measure_path(store, EXAM, FINGERPRINT)
     write_rows(measured, measured_rows())
     path = str(measured.relative_to(store))
@@ -280,7 +281,7 @@ def test_a_table_that_other_inputs_have_made_is_not_explained_by_a_model(own_sto
 
 
 def test_the_base_model_is_the_one_that_gives_the_table(own_store: Path) -> None:
-    (used,) = (own_store / "models").iterdir()
+    (used,) = (own_store / "models").glob("male-*.osim")
     newer = opensim.Model(str(used))
     newer.getBodySet().get("thorax").setMass(40.0)
     newer.printToXML(str(own_store / "models" / "male-ba9876543210.osim"))
@@ -295,6 +296,17 @@ def test_what_the_run_did_without_or_filled_in_is_done_again(tmp_path: Path) -> 
     posed, difference = rebuild(store, EXAM, "standing")
     assert difference < 1e-9
     assert (posed.rows[0].strength_source, posed.rows[0].mass_source) == ("default", "imputed")
+
+
+def test_a_model_of_the_users_with_wrap_surfaces_is_exported_too(tmp_path: Path) -> None:
+    names = ModelNames(height_m=1.75, carried={"Abdomen": "L2"})
+    own = BaseModelsConfig(male=write_foreign_model(tmp_path / "mine.osim"), names=names)
+    config = RunConfig(load=LoadConfig(tasks=("flexion60_5kg",), base_models=own))
+    store = write_store(tmp_path / "store", config, DEMOGRAPHICS)
+    assert {(row.base_model, row.geometry) for row in loads(store, "flexion60_5kg")} == {("foreign", "opensim")}
+    folder = exported(store, tmp_path / "folder")
+    assert "base model foreign" in (folder / "README.txt").read_text()
+    assert imread(folder / "posture.png").size > 0
 
 
 def test_the_picture_shows_hand_loads_where_there_are_some(store: Path, tmp_path: Path) -> None:

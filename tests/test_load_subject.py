@@ -104,6 +104,24 @@ def test_doubts_about_a_whole_mask_make_the_loads_doubtful(
 
 
 @pytest.mark.parametrize(
+    ("reason", "structure", "doubts"),
+    [
+        ("network_uncertain", "psoas", ("upstream_untrusted",)),
+        ("network_uncertain", "quadratus_lumborum", ()),
+        ("low_contrast", "axial stack 0", ("upstream_untrusted",)),
+        ("low_contrast", "axial stack 1", ()),
+        ("axial_conflict", "multifidus", ("upstream_untrusted",)),
+    ],
+)
+def test_doubts_about_muscles_and_stacks_count_where_these_are_used(
+    reason: str, structure: str, doubts: tuple[str, ...]
+) -> None:
+    flag = QualityRow(exam_id="e", stage="measure", reason=reason, structure=structure)
+    found = {**rows(USUAL), "muscle_levels": [muscle("ok")], "quality": [flag]}
+    assert loading_subject("e", SOMEBODY, found)[1] == doubts
+
+
+@pytest.mark.parametrize(
     "names",
     [
         ("S1", "L6", "L5", "L4", "L3", "L2", "L1"),

@@ -318,6 +318,12 @@ def test_a_vertebra_without_mass_is_refused(tmp_path: Path) -> None:
         adopt_base_model(tmp_path / "light.osim", FOREIGN, tmp_path / "b.osim")
 
 
+def test_a_stature_in_centimetres_is_refused(tmp_path: Path) -> None:
+    file = write_foreign_model(tmp_path / "a.osim")
+    with pytest.raises(ConfigurationError, match=r"a stature of 175 m, not between 1\.2 and 2\.3"):
+        adopt_base_model(file, replace(FOREIGN, height_m=175.0), tmp_path / "b.osim")
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

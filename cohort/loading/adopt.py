@@ -26,6 +26,7 @@ from cohort.loading.base_model import ARMS, HANDS, SPINAL_JOINTS, Floats, rotati
 from cohort.loading.curvature import frame_along
 from cohort.loading.dialect import DialectWriter, Fascicle, Wrap
 from cohort.loading.model_names import SPINE, ModelNames
+from cohort.loading.subject import HEIGHT_LIMITS_M
 
 S1_CENTROID_BELOW_M: Final = 0.022
 T12_CENTROID_ABOVE_M: Final = 0.018
@@ -59,7 +60,8 @@ def adopt_base_model(osim_path: Path, names: ModelNames, path: Path) -> Path:
     """Rebuild the model at `osim_path` in the form that `read_base_model` reads, write it to `path` and return that.
 
     Raises ConfigurationError where the file is no OpenSim model, lacks names (all that are missing are told), has
-    fascicles over a spinal joint without a group or a side, does not stand upright, or has bodies without mass.
+    fascicles over a spinal joint without a group or a side, does not stand upright, has bodies without mass or no
+    person's stature.
     """
     source = _Source(osim_path.name, *_open(osim_path), names)
     source.require_names()
@@ -326,7 +328,10 @@ class _Source:
             vertex, sole = (self._marker(name) for name in ("vertex", "sole"))
         else:
             vertex[1] += self.names.height_m
-        size = (vertex[1] - sole[1]) / PUBLISHED_HEIGHT_M
+        height_m, (least, most) = vertex[1] - sole[1], HEIGHT_LIMITS_M
+        if not least <= height_m <= most:
+            self._refuse([f"{height_m:.3g} m, not between {least:g} and {most:g}"], "would have a stature of")
+        size = height_m / PUBLISHED_HEIGHT_M
         slope = np.radians(self.names.sacral_slope_deg)
         yield "vertex", "thorax", vertex
         yield "sole", "pelvis", sole

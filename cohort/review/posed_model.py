@@ -91,8 +91,7 @@ class _View:
         """Draw limbs and forces around the trunk."""
         self._prepare(panel)
         self._limbs(panel)
-        x, y = self._flat(self.centre[self.posed.base.body("head")])
-        panel.add_patch(Circle((x, y), HEAD * 1000.0 * self.posed.subject.height_m, fill=False, edgecolor=BONE))
+        self._head(panel)
         self._fascicles(panel, width=0.5)
         self._forces(panel)
         panel.margins(x=0.25, y=0.12)
@@ -143,6 +142,12 @@ class _View:
             corners = [*self.origin[[parent, body]], *([self.centre[body]] if outermost else [])]
             if parent >= 0 and base.bodies[body] not in hidden:
                 panel.plot(*self._flat(np.array(corners)).T, color=BONE, linewidth=1.2, alpha=0.5)
+
+    def _head(self, panel: Any) -> None:
+        """In base models of users the head is part of the thorax, and nothing tells its place."""
+        if "head" in self.posed.base.bodies:
+            x, y = self._flat(self.centre[self.posed.base.body("head")])
+            panel.add_patch(Circle((x, y), HEAD * 1000.0 * self.posed.subject.height_m, fill=False, edgecolor=BONE))
 
     def _vertebrae(self, panel: Any) -> None:
         base = self.posed.base
