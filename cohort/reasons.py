@@ -126,7 +126,8 @@ LOADING_REASONS: Final[dict[str, str]] = {
     "fibre_length_out_of_range": "Muscle fibres too short or too long to be active in this posture.",
     "not_converged": "The equilibrium solver did not converge: not to be used.",
     "engines_disagree": "Batch engine and OpenSim differ by more than 0.5 %.",
-    "upstream_untrusted": "Geometry, muscle areas or places of muscles that this load rests on are flagged.",
+    "upstream_untrusted": "The names of levels or the masks of the spine are doubtful, or the load changes by more than "
+    "5 % when measurements that are flagged themselves are left out.",
 }
 
 RUN_REASONS: Final[dict[str, str]] = {

@@ -312,6 +312,10 @@ class LoadRow:
     )
     strength_source: str = column("measured or default, as curvature_source")
     position_source: str = column("measured or default, as curvature_source: places of the muscles")
+    change_without_doubted: float | None = optional(
+        "relative change of axial_n when vertebrae, discs and muscle areas that are flagged themselves are left out; null "
+        "where none is flagged"
+    )
     status: str = column("ok, flagged or refused")
     reasons: str | None = optional("reason codes joined by '+'")
 

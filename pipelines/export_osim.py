@@ -22,7 +22,7 @@ from cohort.tables.buckets import read_objects
 from cohort.tables.ledger import Ledger, read_ledger
 from pipelines.config import LoadConfig, RunConfig, read_config
 from pipelines.fingerprint import STAGES
-from pipelines.load import impute_demographics, loading_subject
+from pipelines.loading_inputs import impute_demographics, loading_inputs
 from pipelines.measure import read_rows
 
 SAME_LOAD: Final = 1e-4
@@ -157,7 +157,7 @@ def _solve(
     demographics = Demographics(**{name: getattr(exam, name) for name in Demographics.__dataclass_fields__})
     if config.impute:
         demographics = impute_demographics(demographics, base)
-    subject, _ = loading_subject(exam.exam_id, demographics, measured, use=config.personalise)
+    subject = loading_inputs(exam.exam_id, demographics, measured, use=config.personalise).subject
     return solve_posed(base, subject, tasks[task], use=config.personalise, assumptions=config.assumptions)
 
 
