@@ -145,8 +145,9 @@ class _Source:
             if found != below:
                 raise ConfigurationError(f"base model {self.file!r}: joint {joint!r} is not on {below} but on {found}")
         up = self.centres[-1] - self.centres[0]
-        right, left = (self._place(name).origin[2] for name in self.names.hands)
-        if up[1] < UPRIGHT_COSINE * np.linalg.norm(up) or right <= left:
+        pairs = ([self._place(name).origin[2] for name in pair] for pair in (self.names.arms, self.names.hands))
+        swapped = any(right <= left for right, left in pairs)
+        if up[1] < UPRIGHT_COSINE * np.linalg.norm(up) or swapped:
             raise ConfigurationError(
                 f"base model {self.file!r} does not stand upright with y up and z to the right in its default posture"
             )
