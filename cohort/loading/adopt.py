@@ -24,7 +24,7 @@ import opensim
 from cohort.errors import ConfigurationError
 from cohort.loading.base_model import ARMS, HANDS, SPINAL_JOINTS, Floats, rotation, vector
 from cohort.loading.curvature import frame_along
-from cohort.loading.dialect import DialectWriter, Fascicle, Wrap
+from cohort.loading.dialect import DialectWriter, Fascicle, Wrap, body_fixed_xyz
 from cohort.loading.model_names import SPINE, ModelNames
 
 S1_CENTROID_BELOW_M: Final = 0.022
@@ -74,7 +74,7 @@ def adopt_base_model(osim_path: Path, names: ModelNames, path: Path) -> Path:
     for body, frame in source.frames.items():
         parent = PARENT[body]
         below = source.frames[parent] if parent else _Frame(np.zeros(3), np.eye(3))
-        writer.add_joint(body, parent, below.inverse(frame.origin), below.axes.T @ frame.axes)
+        writer.add_joint(body, parent, below.inverse(frame.origin), body_fixed_xyz(below.axes.T @ frame.axes))
     for fascicle in fascicles:
         writer.add_fascicle(fascicle)
     for name, body, place in source.landmarks():

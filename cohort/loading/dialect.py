@@ -1,4 +1,7 @@
-"""Writes model files in the one form that this room reads: see `cohort.loading.base_model`."""
+"""Writes model files in the one form that this room reads: see `cohort.loading.base_model`.
+
+Default models and those adopted from elsewhere are both written here.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,8 @@ ROTATIONS: Final = (("FE", 2), ("LB", 0), ("AR", 1))
 """Coordinates of a joint of three rotations in order: about z, x and y."""
 JOINT_OF: Final = dict(zip(SPINE, SPINAL_JOINTS, strict=True)) | {arm: f"shoulder_{arm[-1]}" for arm in ARMS}
 """Body -> its joint of three rotations."""
+WELD_OF: Final = {hand: f"wrist_{hand[-1]}" for hand in HANDS} | {"abdomen": "abdomen", "head": "neck"}
+"""Body -> its joint without any."""
 
 LENGTHS_OF_SURFACE: Final = {
     "WrapCylinder": ("radius", "length"),
@@ -73,16 +78,25 @@ class DialectWriter:
         self._bodies[name] = opensim.Body(name, mass_kg, _vec3(centre_m), opensim.Inertia(*map(float, moments)))
         self.model.addBody(self._bodies[name])
 
-    def add_joint(self, child: str, parent: str | None, offset_m: Floats, rest: Floats) -> None:
-        """Add the joint of a body at `offset_m` [3] of its parent with axes `rest` [3, 3]; None is ground."""
+    def draw(self, body: str, place_m: Floats, shape: Any, opacity: float) -> None:
+        """Attach a shape (opensim.Geometry) to look at, at `place_m` [3] of a body."""
+        carrier = self._bodies[body]
+        frame = opensim.PhysicalOffsetFrame(f"{body}_shape", carrier, opensim.Transform(_vec3(place_m)))
+        shape.setOpacity(opacity)
+        frame.attachGeometry(shape)
+        carrier.addComponent(frame)
+
+    def add_joint(self, child: str, parent: str | None, offset_m: Floats, turn_rad: Floats) -> None:
+        """Add the joint of a body at `offset_m` [3] of its parent (None is ground), at rest turned against it by
+        body-fixed angles [3] about x, y and z."""
         frame = self._bodies[parent] if parent else self.model.getGround()
-        place = (frame, _vec3(offset_m), _vec3(body_fixed_xyz(rest)))
+        place = (frame, _vec3(offset_m), _vec3(turn_rad))
         here = (self._bodies[child], opensim.Vec3(0), opensim.Vec3(0))
         if parent is None:
             joint = opensim.PinJoint(child, *place, *here)
             joint.updCoordinate().setName(PELVIS_TILT)
-        elif child in HANDS:
-            joint = opensim.WeldJoint(f"wrist_{child[-1]}", *place, *here)
+        elif child in WELD_OF:
+            joint = opensim.WeldJoint(WELD_OF[child], *place, *here)
         else:
             joint = opensim.CustomJoint(JOINT_OF[child], *place, *here, _three_rotations(JOINT_OF[child]))
         for index in range(joint.numCoordinates()):
