@@ -277,7 +277,10 @@ class LoadRow:
     axial_n: float = column("compression along the vertebra's axis, compression positive")
     shear_ap_n: float = column("antero-posterior shear, anterior positive")
     shear_lateral_n: float = column("lateral shear, to the patient's right positive")
-    moment_flexion_nm: float = column("residual flexion moment in the joint (reserve), flexion positive")
+    moment_flexion_nm: float = column(
+        "moment that the muscles lack at the joint below, as the reserve adds it to the part above; flexion positive, "
+        "so negative where muscles that extend are too weak"
+    )
     generic_axial_n: float | None = optional(
         "axial_n with height and mass alone personalised; like the next two in rows of the batch engine only, and null "
         "where its solver did not converge"

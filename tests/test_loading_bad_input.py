@@ -148,6 +148,26 @@ def test_one_side_of_the_muscles_is_flagged(base: BaseModel) -> None:
     assert_sound(rows)
 
 
+@pytest.mark.parametrize(("bow_mm", "flagged"), [(5.0, False), (30.0, True), (-30.0, True)])
+def test_a_spine_bent_to_the_side_is_flagged_and_one_that_lies_aslant_is_not(
+    base: BaseModel, bow_mm: float, flagged: bool
+) -> None:
+    chain = scanned_chain(base, np.zeros(6))
+    heights = [place[2] for centroids in chain.values() for place in centroids.values()]
+    low, length = min(heights), max(heights) - min(heights)
+    bent = {
+        table: {
+            name: (x + bow_mm * np.sin(np.pi * (z - low) / length) + 0.1 * (z - low), y, z)
+            for name, (x, y, z) in centroids.items()
+        }
+        for table, centroids in chain.items()
+    }
+    rows = solve_loads(base, [subject(**bent)], STANDING)
+    assert all(("lateral_curvature" in str(row.reasons)) == flagged for row in rows)
+    assert all(row.curvature_source == "measured" for row in rows)
+    assert_sound(rows)
+
+
 @pytest.mark.parametrize("broken", ["order", "length", "far"])
 def test_a_model_that_is_no_body_is_refused(base: BaseModel, broken: str) -> None:
     models = personalise(base, [subject()])

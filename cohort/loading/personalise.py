@@ -131,6 +131,7 @@ def _reasons(
     holds: tuple[tuple[str, bool, Flags], ...] = (
         ("default_curvature", use.curvature, ~curvature.measured),
         ("curvature_gap", use.curvature, curvature.gap),
+        ("lateral_curvature", use.curvature, curvature.lateral),
         ("implausible_curvature", use.curvature or use.position, curvature.implausible),
         ("default_strength", use.strength, ~strength.measured),
         ("default_position", use.position, ~position.measured),
