@@ -114,6 +114,8 @@ LOADING_REASONS: Final[dict[str, str]] = {
     "implausible_curvature": "Centroids of vertebrae or discs that no spine can have (out of order, too near, too far, "
     "too bent): not used.",
     "lateral_curvature": "The discs lie along a line bent to the side (scoliosis): only its sagittal curve counts.",
+    "implausible_posture": "With the measured curvature a person is in balance in standing only if the thorax leans by "
+    "more than 15 degrees.",
     "curvature_gap": "A joint between measured ones was not measured: it keeps the base model's angle.",
     "default_curvature": "Too few named vertebrae: the base model's own curvature was used.",
     "default_strength": "No measured muscle area: the base model's own strength was used.",

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cohort.loading.base_model import BaseModel, read_base_model
+from cohort.loading.base_model import MUSCLE_OF_GROUP, BaseModel, read_base_model
+from cohort.loading.strength import WOMEN_OVER_MEN
 from models.musculoskeletal import bodies
 from models.musculoskeletal.build import build_base_model, build_laid_out
 from models.musculoskeletal.differences import MAN, STEPS, TASKS, WOMAN, axial_n
@@ -319,3 +320,11 @@ def test_trunk_muscles_flex_and_extend_as_they_should(male: Path) -> None:
     }
     assert all(0.04 < arm[name] < 0.08 for name in ("LTpL_L1_r", "LTpT_T9_r", "IL_R10_r", "MF_m1t_2_r"))
     assert all(-0.12 < arm[name] < -0.04 for name in ("RA_r", "IO1_r"))
+
+
+def test_typical_areas_of_women_and_men_differ_as_the_base_models_do() -> None:
+    """Where they did not, a typical woman would be weaker or stronger than the model that stands for her."""
+    ratios = {row["structure"]: float(row["ratio"]) for row in read("sex_ratios") if row["quantity"] == "pcsa"}
+    for group, muscle in MUSCLE_OF_GROUP.items():
+        if muscle is not None:
+            assert ratios[group] == WOMEN_OVER_MEN[muscle], group

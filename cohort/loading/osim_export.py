@@ -8,7 +8,7 @@ import numpy as np
 import opensim
 
 from cohort.errors import ConfigurationError
-from cohort.loading.base_model import PELVIS_TILT, BaseModel, Floats
+from cohort.loading.base_model import PELVIS_TILT, BaseModel, Floats, vector
 from cohort.loading.dialect import scale_wrap_surface
 from cohort.loading.personalise import PersonalModels
 
@@ -38,8 +38,21 @@ def vec3(values: Floats) -> Any:
 def _set_bodies(model: Any, base: BaseModel, models: PersonalModels) -> None:
     for number, name in enumerate(base.bodies):
         body = model.getBodySet().get(name)
-        body.setMass(float(models.mass_kg[0, number]))
+        mass = float(models.mass_kg[0, number])
+        if mass > 0.0:
+            body.setInertia(_scaled(body.getInertia(), mass / body.getMass(), models.body_scale[0, number]))
+        body.setMass(mass)
         body.setMassCenter(vec3(models.com_m[0, number]))
+
+
+def _scaled(inertia: Any, mass: float, scale: Floats) -> Any:
+    """Inertia of a body of `mass` times the mass, stretched by `scale` [3] along its axes (opensim.Inertia)."""
+    products = vector(inertia.getProducts())
+    tensor = np.diag(vector(inertia.getMoments()))
+    tensor[[0, 0, 1], [1, 2, 2]] = tensor[[1, 2, 2], [0, 0, 1]] = products
+    spread = mass * (np.trace(tensor) / 2.0 * np.eye(3) - tensor) * np.outer(scale, scale)
+    new = np.trace(spread) * np.eye(3) - spread
+    return opensim.Inertia(*(float(new[at]) for at in ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))))
 
 
 def _set_wrap_surfaces(model: Any, base: BaseModel, models: PersonalModels) -> None:

@@ -14,10 +14,14 @@ from cohort.loading.base_model import BaseModel, Flags, Floats, Geometry
 from cohort.loading.curvature import Curvature, frame_along, has_variant, measure_curvature
 from cohort.loading.position import Position, measure_position
 from cohort.loading.rest_posture import path_lengths, place_bodies, place_points
+from cohort.loading.standing import Standing, balance_standing
 from cohort.loading.strength import Strength, measure_strength
 from cohort.loading.subject import LoadingSubject, Source
 
 EVERYTHING: Final = Personalisation()
+LEAN_LIMIT_DEG: Final = 15.0
+"""Largest turn of the thorax against the base model's that brings a person into balance in standing (own choice);
+beyond it a centroid or a name is more likely wrong than a person so shaped."""
 FARTHEST_POINT_M: Final = 1.5
 """Largest distance of a path point from the pelvis's origin (own choice): fascicles end on thorax and arms."""
 SHORTEST_PIECE_M: Final = 1e-5
@@ -50,7 +54,7 @@ class PersonalModels:
     tendon_slack_m: Floats
     """[subject, fascicle]"""
     rest_tilt_rad: Floats
-    """[subject] turn of the pelvis about z that keeps the thorax as upright as the base model's, backward positive."""
+    """[subject] turn of the pelvis about z in standing, against the base model's, backward positive."""
     height_source: tuple[Source, ...]
     mass_source: tuple[Source, ...]
     curvature_source: tuple[Source, ...]
@@ -70,9 +74,8 @@ def personalise(
     - Height: all lengths times stature over the base model's stature. Mass: all masses in proportion, so that they add
       up to the subject's; what lumbar segments gain or lose in length changes no mass.
     - Curvature: relative rotations of T12-S1 and the distances between their joints from centroids; a level outside the
-      field of view keeps the base model's. Lying supine changes the lordosis little against standing; the scanner says
-      nothing about balance in standing. So the thorax is kept upright as in the base model, and the pelvis takes the
-      difference: sacral slope follows lordosis (Legaye et al. 1998).
+      field of view keeps the base model's. Lying supine changes the lordosis little against standing. How a person
+      stands with that curvature: see `cohort.loading.standing`.
     - Strength: see `cohort.loading.strength`. Position of muscles: see `cohort.loading.position`.
     - Fibre and tendon lengths: as much longer as the fascicle's path at rest, so that fibres are at rest as near to
       their optimal length as in the base model.
@@ -92,26 +95,28 @@ def personalise(
     offset = base.rest_offset_m * scale[:, np.maximum(base.parent, 0)]
     point = base.point_m * scale[:, base.point_body] + (position.shift_m if use.position else 0.0)
     longer = _path_ratio(base, rotation, offset, point)
+    com = base.com_m * scale
+    standing = balance_standing(base, rotation, offset, com, stature)
     return PersonalModels(
         base_name=base.name,
         geometry=base.geometry,
         body_scale=scale,
         mass_kg=base.mass_kg * mass[:, None],
-        com_m=base.com_m * scale,
+        com_m=com,
         rest_rotation=rotation,
         rest_offset_m=offset,
         point_m=point,
         strength_n=base.strength_n * (strength.ratio if use.strength else np.ones_like(strength.ratio)),
         optimal_fibre_m=base.optimal_fibre_m * longer,
         tendon_slack_m=base.tendon_slack_m * longer,
-        rest_tilt_rad=_thorax_angle(base, base.rest_rotation[None]) - _thorax_angle(base, rotation),
+        rest_tilt_rad=standing.tilt_rad,
         height_source=tuple(subject.height_source for subject in subjects),
         mass_source=tuple(subject.mass_source for subject in subjects),
         curvature_source=_sources(curvature.measured, used=use.curvature),
         strength_source=_sources(strength.measured, used=use.strength),
         position_source=_sources(position.measured, used=use.position),
         curvature_joints=curvature.joints & use.curvature,
-        reasons=_reasons(subjects, use, curvature, strength, position),
+        reasons=_reasons(subjects, use, curvature, strength, position, standing),
     )
 
 
@@ -125,6 +130,7 @@ def _reasons(
     curvature: Curvature,
     strength: Strength,
     position: Position,
+    standing: Standing,
 ) -> tuple[tuple[str, ...], ...]:
     """Reason codes of each subject; parts that are switched off give none."""
     n = len(subjects)
@@ -133,6 +139,7 @@ def _reasons(
         ("curvature_gap", use.curvature, curvature.gap),
         ("lateral_curvature", use.curvature, curvature.lateral),
         ("implausible_curvature", use.curvature or use.position, curvature.implausible),
+        ("implausible_posture", use.curvature, np.abs(standing.lean_rad) > np.radians(LEAN_LIMIT_DEG)),
         ("default_strength", use.strength, ~strength.measured),
         ("default_position", use.position, ~position.measured),
         ("implausible_position", use.position, position.clipped),
@@ -208,11 +215,3 @@ def _rest_rotation(base: BaseModel, curvature: Curvature) -> Floats:
     spine = base.joint_body
     rotation[:, spine] = np.where(np.isnan(turn), rotation[:, spine], turn)
     return rotation
-
-
-def _thorax_angle(base: BaseModel, rotation: Floats) -> Floats:
-    """Sagittal angle [subject] of the thorax against the pelvis at rest, backward positive."""
-    total = np.eye(3)
-    for body in base.joint_body:
-        total = np.matmul(total, rotation[:, body])
-    return np.arctan2(total[..., 1, 0], total[..., 0, 0])

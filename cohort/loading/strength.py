@@ -19,9 +19,14 @@ from cohort.loading.curvature import DISCS
 from cohort.loading.subject import LoadingSubject
 from cohort.terms import MUSCLES, SIDES
 
-WOMEN_OVER_MEN: Final = 0.73
-"""Skeletal muscle area at L3, fifth percentiles 90.5/123.7 cm2 at a body mass index of 20-25: van der Werf et al.
-2018 (Eur J Clin Nutr 72:288, table 3)."""
+WOMEN_OVER_MEN: Final[Mapping[str, float]] = {
+    "multifidus": 0.726,
+    "erector_spinae": 0.73,
+    "psoas": 0.661,
+    "quadratus_lumborum": 0.73,
+}
+"""Muscle areas of the generic woman (1.63 m) over those of the generic man (1.75 m), as in the shipped base models
+(models/musculoskeletal/sex_ratios.csv, with the sources)."""
 
 POOLED_AREA_CM2: Final[Mapping[str, tuple[float | None, ...]]] = {
     "multifidus": (9.8, 9.3, 6.7, 3.8, 2.8, None),
@@ -57,9 +62,10 @@ def typical_area_cm2(sex: str) -> Floats:
 
     The pooled table is split so that the mean of both sexes is the pooled value and their ratio is `WOMEN_OVER_MEN`.
     """
-    men = 2.0 / (1.0 + WOMEN_OVER_MEN)
+    women_over_men = np.array([[WOMEN_OVER_MEN[muscle]] for muscle in MUSCLES])
+    men = 2.0 / (1.0 + women_over_men)
     pooled = np.array([POOLED_AREA_CM2[muscle] for muscle in MUSCLES], dtype=np.float64)
-    return pooled * (men if sex == "M" else men * WOMEN_OVER_MEN)
+    return np.asarray(pooled * (men if sex == "M" else men * women_over_men))
 
 
 def measure_strength(base: BaseModel, subjects: Sequence[LoadingSubject]) -> Strength:
