@@ -113,6 +113,7 @@ LOADING_REASONS: Final[dict[str, str]] = {
     "body: no load was computed.",
     "implausible_curvature": "Centroids of vertebrae or discs that no spine can have (out of order, too near, too far, "
     "too bent): not used.",
+    "lateral_curvature": "The discs lie along a line bent to the side (scoliosis): only its sagittal curve counts.",
     "implausible_posture": "With the measured curvature a person is in balance in standing only if the thorax leans by "
     "more than 15 degrees.",
     "curvature_gap": "A joint between measured ones was not measured: it keeps the base model's angle.",
@@ -126,8 +127,8 @@ LOADING_REASONS: Final[dict[str, str]] = {
     "fibre_length_out_of_range": "Muscle fibres too short or too long to be active in this posture.",
     "not_converged": "The equilibrium solver did not converge: not to be used.",
     "engines_disagree": "Batch engine and OpenSim differ by more than 0.5 %.",
-    "upstream_untrusted": "The names of levels or the masks of the spine are doubtful, or the load changes by more than "
-    "5 % when measurements that are flagged themselves are left out.",
+    "upstream_untrusted": "The names of levels or the masks of the spine are doubtful, or the load changes by more "
+    "than 5 % when measurements that are flagged themselves are left out.",
 }
 
 RUN_REASONS: Final[dict[str, str]] = {

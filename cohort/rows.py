@@ -281,7 +281,8 @@ class LoadRow:
     shear_ap_n: float = column("antero-posterior shear, anterior positive")
     shear_lateral_n: float = column("lateral shear, to the patient's right positive")
     moment_flexion_nm: float = column(
-        "residual flexion moment (reserve) in the joint below, flexion positive; the same in both conventions"
+        "moment that the muscles lack at the joint below, as the reserve adds it to the part above; flexion positive, "
+        "so negative where muscles that extend are too weak; the same in both conventions"
     )
     generic_axial_n: float | None = optional(
         "axial_n with height and mass alone personalised; like the next two in rows of the batch engine only, and null "
@@ -313,8 +314,8 @@ class LoadRow:
     strength_source: str = column("measured or default, as curvature_source")
     position_source: str = column("measured or default, as curvature_source: places of the muscles")
     change_without_doubted: float | None = optional(
-        "relative change of axial_n when vertebrae, discs and muscle areas that are flagged themselves are left out; null "
-        "where none is flagged"
+        "relative change of axial_n when vertebrae, discs and muscle areas that are flagged themselves are left out; "
+        "null where none is flagged"
     )
     status: str = column("ok, flagged or refused")
     reasons: str | None = optional("reason codes joined by '+'")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import opensim
 import pytest
 from foreign_model import write_foreign_model
 
@@ -72,3 +74,67 @@ def test_the_female_model_of_a_table_for_both_has_its_own_stature(tmp_path: Path
     own = BaseModelsConfig(male=file, female=file, names=READY["bidmc"])
     found = store_base_models(tmp_path / "store", LoadConfig(base_models=own))
     assert [read_base_model(found[code].path).height_m for code in "MF"] == pytest.approx([1.75, 1.63])
+
+
+def edited(path: Path, what: str, value: float) -> Path:
+    """The foreign model with one number set in a muscle or a body."""
+    model = opensim.Model(str(write_foreign_model(path)))
+    muscle: Any = model.getMuscles().get("IL_R10_l")
+    vertebra: Any = model.getBodySet().get("lumbar3")
+    setters = {
+        "strength": muscle.setMaxIsometricForce,
+        "optimal fibre length": muscle.setOptimalFiberLength,
+        "tendon slack length": muscle.setTendonSlackLength,
+        "places": lambda x: vertebra.setMassCenter(opensim.Vec3(x, 0.0, 0.0)),
+    }
+    setters[what](value)
+    model.finalizeConnections()
+    model.printToXML(str(path))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("what", "value"),
+    [
+        ("strength", -100.0),
+        ("strength", 0.0),
+        ("strength", float("nan")),
+        ("strength", float("inf")),
+        ("optimal fibre length", float("nan")),
+        ("tendon slack length", -0.05),
+        ("places", float("nan")),
+    ],
+)
+def test_numbers_that_opensim_lets_pass_and_no_engine_can_use_are_refused(
+    tmp_path: Path, what: str, value: float
+) -> None:
+    file = edited(tmp_path / "mine.osim", what, value)
+    with pytest.raises(ConfigurationError, match=rf"'mine\.osim'.*{what}") as refusal:
+        store_base_models(tmp_path / "store", LoadConfig(base_models=BaseModelsConfig(male=file, names=NAMES)))
+    assert str(tmp_path) not in str(refusal.value)
+    assert files(tmp_path / "store") == {}
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (replace(NAMES, height_m=175.0), "height_m"),
+        (replace(NAMES, centres_m={"L3_L4": (0.3, 0.02, 0.0)}), "joint centres are out of order"),
+    ],
+)
+def test_an_own_model_that_is_no_persons_is_refused(tmp_path: Path, names: ModelNames, message: str) -> None:
+    file = write_foreign_model(tmp_path / "mine.osim")
+    with pytest.raises(ConfigurationError, match=message):
+        store_base_models(tmp_path / "store", LoadConfig(base_models=BaseModelsConfig(male=file, names=names)))
+    assert files(tmp_path / "store") == {}
+
+
+def test_an_own_model_without_legs_is_refused(tmp_path: Path) -> None:
+    model = opensim.Model(str(write_foreign_model(tmp_path / "trunk.osim")))
+    for side in "rl":
+        model.getBodySet().get(f"femur_{side}").setMass(0.1)
+    model.finalizeConnections()
+    model.printToXML(str(tmp_path / "trunk.osim"))
+    own = BaseModelsConfig(male=tmp_path / "trunk.osim", names=NAMES)
+    with pytest.raises(ConfigurationError, match="are legs missing"):
+        store_base_models(tmp_path / "store", LoadConfig(base_models=own))

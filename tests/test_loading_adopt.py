@@ -303,9 +303,9 @@ def test_wrong_order_of_joints_and_wrong_sides_are_refused(tmp_path: Path) -> No
     file = write_foreign_model(tmp_path / "a.osim")
     with pytest.raises(ConfigurationError, match="is not on"):
         adopt_base_model(file, replace(FOREIGN, joints=JOINTS[::-1]), tmp_path / "b.osim")
-    swapped = replace(FOREIGN, arms=("humerus_L", "humerus_R"), hands=("hand_L", "hand_R"))
-    with pytest.raises(ConfigurationError, match="z to the right"):
-        adopt_base_model(file, swapped, tmp_path / "b.osim")
+    for swapped in ({"arms": ("humerus_L", "humerus_R")}, {"hands": ("hand_L", "hand_R")}):
+        with pytest.raises(ConfigurationError, match="z to the right"):
+            adopt_base_model(file, replace(FOREIGN, **swapped), tmp_path / "b.osim")
 
 
 def test_a_vertebra_without_mass_is_refused(tmp_path: Path) -> None:
@@ -334,6 +334,12 @@ def test_a_stature_in_centimetres_is_refused(tmp_path: Path) -> None:
         {"carried": {"Abdomen": "L6"}},
         {"centres_m": {"T12_L1": (0.0, 0.0)}},
         {"centres_m": {"T11_T12": (0.0, 0.0, 0.0)}},
+        {"centres_m": {"T12_L1": (0.0, float("nan"), 0.0)}},
+        {"height_m": 0.0},
+        {"height_m": float("nan")},
+        {"female_height_m": -1.63},
+        {"sacral_slope_deg": 400.0},
+        {"sacral_slope_deg": float("nan")},
     ],
 )
 def test_tables_of_names_are_checked(wrong: dict[str, Any]) -> None:

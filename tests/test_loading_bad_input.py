@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -11,12 +12,13 @@ from hypothesis import strategies as st
 from scanned_people import Centroids, scanned_chain, scanned_muscles, subject
 
 from cohort.errors import RefusedError
+from cohort.loading.assumptions import Assumptions
 from cohort.loading.base_model import BaseModel, read_base_model
 from cohort.loading.curvature import CHAIN, DISCS, measure_curvature
 from cohort.loading.personalise import personalise, require_sound_geometry
 from cohort.loading.rest_posture import place_bodies, place_points
 from cohort.loading.solve import solve_loads
-from cohort.loading.tasks import STANDING
+from cohort.loading.tasks import STANDING, Task
 from cohort.reasons import REASONS
 from cohort.rows import LoadRow
 from cohort.terms import MUSCLES, SIDES
@@ -148,6 +150,26 @@ def test_one_side_of_the_muscles_is_flagged(base: BaseModel) -> None:
     assert_sound(rows)
 
 
+@pytest.mark.parametrize(("bow_mm", "flagged"), [(5.0, False), (30.0, True), (-30.0, True)])
+def test_a_spine_bent_to_the_side_is_flagged_and_one_that_lies_aslant_is_not(
+    base: BaseModel, bow_mm: float, flagged: bool
+) -> None:
+    chain = scanned_chain(base, np.zeros(6))
+    heights = [place[2] for centroids in chain.values() for place in centroids.values()]
+    low, length = min(heights), max(heights) - min(heights)
+    bent = {
+        table: {
+            name: (x + bow_mm * np.sin(np.pi * (z - low) / length) + 0.1 * (z - low), y, z)
+            for name, (x, y, z) in centroids.items()
+        }
+        for table, centroids in chain.items()
+    }
+    rows = solve_loads(base, [subject(**bent)], STANDING)
+    assert all(("lateral_curvature" in str(row.reasons)) == flagged for row in rows)
+    assert all(row.curvature_source == "measured" for row in rows)
+    assert_sound(rows)
+
+
 @pytest.mark.parametrize("broken", ["order", "length", "far"])
 def test_a_model_that_is_no_body_is_refused(base: BaseModel, broken: str) -> None:
     models = personalise(base, [subject()])
@@ -220,6 +242,26 @@ def assert_sound(rows: list[LoadRow]) -> None:
         assert all(np.isfinite(value) for value in asdict(row).values() if isinstance(value, float))
         assert (row.status == "flagged") == bool(row.reasons)
         assert all(reason in REASONS for reason in (row.reasons or "").split("+") if reason)
+
+
+@pytest.mark.parametrize("low", [0.0, 0.1])
+def test_tasks_at_their_limits_converge_for_weak_and_heavy_people(base: BaseModel, low: float) -> None:
+    weak = {(muscle, side, "L3-L4"): 1.0 for muscle in MUSCLES for side in SIDES}
+    people = [subject(), subject(height_m=1.2, mass_kg=250.0), subject(mass_kg=140.0, csa_cm2=weak)]
+    for share, bend, turn in product((0.0, 0.5, 1.0), (-40.0, 40.0), (-25.0, 25.0)):
+        task = Task(
+            name="limits",
+            trunk_flexion_deg=-30.0,
+            lumbar_share=share,
+            pelvic_retroversion_deg=50.0,
+            lateral_bend_deg=bend,
+            axial_turn_deg=turn,
+            arm_elevation_deg=180.0,
+            left_hand_kg=100.0,
+        )
+        rows = solve_loads(base, people, task, assumptions=Assumptions(min_activation=low), counterfactuals=False)
+        assert {row.status for row in rows} == {"flagged"}
+        assert all("not_in_equilibrium" in str(row.reasons) for row in rows)
 
 
 def test_an_imputed_height_or_mass_is_flagged(base: BaseModel) -> None:

@@ -24,7 +24,7 @@ import opensim
 from cohort.errors import ConfigurationError
 from cohort.loading.base_model import ARMS, HANDS, SPINAL_JOINTS, Floats, rotation, vector
 from cohort.loading.curvature import frame_along
-from cohort.loading.dialect import DialectWriter, Fascicle, Wrap
+from cohort.loading.dialect import DialectWriter, Fascicle, Wrap, body_fixed_xyz
 from cohort.loading.model_names import SPINE, ModelNames
 from cohort.loading.subject import HEIGHT_LIMITS_M
 
@@ -76,7 +76,7 @@ def adopt_base_model(osim_path: Path, names: ModelNames, path: Path) -> Path:
     for body, frame in source.frames.items():
         parent = PARENT[body]
         below = source.frames[parent] if parent else _Frame(np.zeros(3), np.eye(3))
-        writer.add_joint(body, parent, below.inverse(frame.origin), below.axes.T @ frame.axes)
+        writer.add_joint(body, parent, below.inverse(frame.origin), body_fixed_xyz(below.axes.T @ frame.axes))
     for fascicle in fascicles:
         writer.add_fascicle(fascicle)
     for name, body, place in source.landmarks():
@@ -147,8 +147,9 @@ class _Source:
             if found != below:
                 raise ConfigurationError(f"base model {self.file!r}: joint {joint!r} is not on {below} but on {found}")
         up = self.centres[-1] - self.centres[0]
-        right, left = (self._place(name).origin[2] for name in self.names.hands)
-        if up[1] < UPRIGHT_COSINE * np.linalg.norm(up) or right <= left:
+        pairs = ([self._place(name).origin[2] for name in pair] for pair in (self.names.arms, self.names.hands))
+        swapped = any(right <= left for right, left in pairs)
+        if up[1] < UPRIGHT_COSINE * np.linalg.norm(up) or swapped:
             raise ConfigurationError(
                 f"base model {self.file!r} does not stand upright with y up and z to the right in its default posture"
             )

@@ -142,7 +142,7 @@ def read_base_model(osim_path: Path) -> BaseModel:
     """Read a model file once; it must have the joints, coordinates, arms and landmarks that this room works with.
 
     Raises ConfigurationError where the file cannot be opened, lacks a joint, body or landmark by name, or has fascicles
-    with moving or conditional points.
+    with moving or conditional points, or numbers that no fascicle, body or place has.
     """
     opensim.Logger.setLevelString("Off")
     try:
@@ -154,7 +154,26 @@ def read_base_model(osim_path: Path) -> BaseModel:
     for index in range(coordinates.getSize()):
         coordinates.get(index).setValue(state, 0.0, False)
     model.realizePosition(state)
-    return _Reader(model, state).read(osim_path)
+    base = _Reader(model, state).read(osim_path)
+    _require_possible_numbers(base)
+    return base
+
+
+def _require_possible_numbers(base: BaseModel) -> None:
+    """Raise ConfigurationError for what OpenSim lets pass and no engine can use; comparisons with NaN are false."""
+    possible = {
+        "strength": (base.strength_n > 0.0) & np.isfinite(base.strength_n),
+        "optimal fibre length": (base.optimal_fibre_m > 0.0) & np.isfinite(base.optimal_fibre_m),
+        "tendon slack length": (base.tendon_slack_m >= 0.0) & np.isfinite(base.tendon_slack_m),
+        "pennation": (base.pennation_rad >= 0.0) & (base.pennation_rad < np.pi / 2.0),
+    }
+    for number, of_fascicle in possible.items():
+        wrong = [name for name, sound in zip(base.fascicles, of_fascicle, strict=True) if not sound]
+        if wrong:
+            raise ConfigurationError(f"the base model has an impossible {number} in {', '.join(wrong)}")
+    places = (base.mass_kg, base.com_m, base.rest_rotation, base.rest_offset_m, base.point_m, base.vertebral_axis)
+    if not (all(np.isfinite(numbers).all() for numbers in places) and (base.mass_kg >= 0.0).all()):
+        raise ConfigurationError("the base model has masses or places that are no possible numbers")
 
 
 def vector(value: Any) -> Floats:

@@ -43,6 +43,9 @@ TOTAL_ANGLE_LIMIT_DEG: Final = 120.0
 """Largest angle between any two of S1 to T12 (own choice); published lordoses end near 90 degrees."""
 LATERAL_STEP_LIMIT_M: Final = 0.030
 """Largest lateral distance of neighbouring discs (own choice): a tilt of about 40 degrees."""
+LATERAL_CURVE_LIMIT_M: Final = 0.006
+"""Largest lateral distance of a disc from the straight line nearest to all discs (own choice). Phantoms without
+scoliosis stay below 4 mm with centres rounded to slices 5 mm apart; those with a Cobb angle of 26 degrees reach it."""
 BODY_OFF_MIDDLE_LIMIT_M: Final = 0.015
 """Largest distance of a body's centroid from the middle of its two discs (own choice)."""
 MIN_MEASURED_JOINTS: Final = 3
@@ -61,13 +64,15 @@ class Curvature:
     """[subject, 6, 3] normals of the discs L5-S1 .. T12-L1 in the scanner's sagittal plane (x front, y up, z = 0), the
     mean direction of the axes around them; NaN where unknown."""
     disc_m: Floats
-
+    """[subject, 6, 3] centres of the discs, x front, y up, z right; NaN where unknown."""
     measured: Flags
     """[subject] whether enough joints were measured; otherwise rotations and lengths are NaN."""
     joints: Flags
     """[subject, joint] which joints' angles were measured and are used."""
     gap: Flags
     """[subject] a joint between measured ones was not measured."""
+    lateral: Flags
+    """[subject] the discs lie along a line bent to the side, which the sagittal curvature knows nothing of."""
     implausible: Flags
     """[subject] some centroids are such as no spine has; they are not used."""
 
@@ -97,6 +102,7 @@ def measure_curvature(base: BaseModel, subjects: Sequence[LoadingSubject]) -> Cu
         measured=measured,
         joints=joints & measured[:, None],
         gap=measured & _has_gap(joints),
+        lateral=measured & (_off_line(discs) > LATERAL_CURVE_LIMIT_M),
         implausible=np.asarray((~np.isnan(step[:, :, 0]) & ~sound).any(axis=1) | bent.any(axis=1)),
     )
 
@@ -137,6 +143,17 @@ def _between(axis: Floats) -> Floats:
     below, above = axis[:, :-1], axis[:, 1:]
     total = np.where(np.isnan(below), above, below) + np.where(np.isnan(above), below, above)
     return np.asarray(total / np.linalg.norm(total, axis=-1, keepdims=True))
+
+
+def _off_line(discs_m: Floats) -> Floats:
+    """Largest lateral distance [subject] of discs [subject, 6, 3] from their regression line over height."""
+    seen = ~np.isnan(discs_m[..., 2])
+    count = np.maximum(seen.sum(axis=1, keepdims=True), 1)
+    height, side = np.where(seen[..., None], discs_m[..., 1:], 0.0).transpose(2, 0, 1)
+    height, side = (np.where(seen, one - one.sum(axis=1, keepdims=True) / count, 0.0) for one in (height, side))
+    spread = np.maximum((height**2).sum(axis=1, keepdims=True), np.finfo(float).tiny)
+    slope = (height * side).sum(axis=1, keepdims=True) / spread
+    return np.asarray(np.abs(side - slope * height).max(axis=1))
 
 
 def _has_gap(joints: Flags) -> Flags:

@@ -1,4 +1,7 @@
-"""Writes model files in the one form that this room reads: see `cohort.loading.base_model`."""
+"""Writes model files in the one form that this room reads: see `cohort.loading.base_model`.
+
+Default models and those adopted from elsewhere are both written here.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,8 @@ ROTATIONS: Final = (("FE", 2), ("LB", 0), ("AR", 1))
 """Coordinates of a joint of three rotations in order: about z, x and y."""
 JOINT_OF: Final = dict(zip(SPINE, SPINAL_JOINTS, strict=True)) | {arm: f"shoulder_{arm[-1]}" for arm in ARMS}
 """Body -> its joint of three rotations."""
+WELD_OF: Final = {hand: f"wrist_{hand[-1]}" for hand in HANDS} | {"abdomen": "abdomen", "head": "neck"}
+"""Body -> its joint without any."""
 
 LENGTHS_OF_SURFACE: Final = {
     "WrapCylinder": ("radius", "length"),
@@ -70,19 +75,28 @@ class DialectWriter:
     def add_body(self, name: str, mass_kg: float, centre_m: Floats, inertia: Floats) -> None:
         """Add a body with its inertia [3, 3] (kg m2) about the centre of mass [3], in the body's frame."""
         moments = (*np.diag(inertia), inertia[0, 1], inertia[0, 2], inertia[1, 2])
-        self._bodies[name] = opensim.Body(name, mass_kg, _vec3(centre_m), opensim.Inertia(*map(float, moments)))
+        self._bodies[name] = opensim.Body(name, mass_kg, vec3(centre_m), opensim.Inertia(*map(float, moments)))
         self.model.addBody(self._bodies[name])
 
-    def add_joint(self, child: str, parent: str | None, offset_m: Floats, rest: Floats) -> None:
-        """Add the joint of a body at `offset_m` [3] of its parent with axes `rest` [3, 3]; None is ground."""
+    def draw(self, body: str, place_m: Floats, shape: Any, opacity: float) -> None:
+        """Attach a shape (opensim.Geometry) to look at, at `place_m` [3] of a body."""
+        carrier = self._bodies[body]
+        frame = opensim.PhysicalOffsetFrame(f"{body}_shape", carrier, opensim.Transform(vec3(place_m)))
+        shape.setOpacity(opacity)
+        frame.attachGeometry(shape)
+        carrier.addComponent(frame)
+
+    def add_joint(self, child: str, parent: str | None, offset_m: Floats, turn_rad: Floats) -> None:
+        """Add the joint of a body at `offset_m` [3] of its parent (None is ground), at rest turned against it by
+        body-fixed angles [3] about x, y and z."""
         frame = self._bodies[parent] if parent else self.model.getGround()
-        place = (frame, _vec3(offset_m), _vec3(body_fixed_xyz(rest)))
+        place = (frame, vec3(offset_m), vec3(turn_rad))
         here = (self._bodies[child], opensim.Vec3(0), opensim.Vec3(0))
         if parent is None:
             joint = opensim.PinJoint(child, *place, *here)
             joint.updCoordinate().setName(PELVIS_TILT)
-        elif child in HANDS:
-            joint = opensim.WeldJoint(f"wrist_{child[-1]}", *place, *here)
+        elif child in WELD_OF:
+            joint = opensim.WeldJoint(WELD_OF[child], *place, *here)
         else:
             joint = opensim.CustomJoint(JOINT_OF[child], *place, *here, _three_rotations(JOINT_OF[child]))
         for index in range(joint.numCoordinates()):
@@ -100,7 +114,7 @@ class DialectWriter:
             fascicle.pennation_rad,
         )
         for index, (body, point) in enumerate(fascicle.points):
-            muscle.addNewPathPoint(f"p{index}", self._bodies[body], _vec3(point))
+            muscle.addNewPathPoint(f"p{index}", self._bodies[body], vec3(point))
         self.model.addForce(muscle)
         path = opensim.GeometryPath.safeDownCast(muscle.updPath())
         for index, wrap in enumerate(fascicle.wraps):
@@ -113,7 +127,7 @@ class DialectWriter:
 
     def add_marker(self, name: str, body: str, place_m: Floats) -> None:
         """Add a marker at `place_m` [3] of a body."""
-        self.model.addMarker(opensim.Marker(name, self._bodies[body], _vec3(place_m)))
+        self.model.addMarker(opensim.Marker(name, self._bodies[body], vec3(place_m)))
 
     def write(self, path: Path) -> Path:
         """Write the file and return its path."""
@@ -128,8 +142,8 @@ class DialectWriter:
         if not surfaces.contains(wrap.name):
             surface = wrap.surface.clone()
             surface.setName(wrap.name)
-            surface.set_translation(_vec3(wrap.centre_m))
-            surface.set_xyz_body_rotation(_vec3(body_fixed_xyz(wrap.axes)))
+            surface.set_translation(vec3(wrap.centre_m))
+            surface.set_xyz_body_rotation(vec3(body_fixed_xyz(wrap.axes)))
             self._bodies[wrap.body].addWrapObject(surface)
         return surfaces.get(wrap.name)
 
@@ -146,13 +160,13 @@ def scale_wrap_surface(surface: Any, generic: Any, scale: Floats) -> None:
 
     A surface does not lie along the body's axes; its size goes by the scale along x.
     """
-    surface.set_translation(_vec3(vector(generic.get_translation()) * scale))
+    surface.set_translation(vec3(vector(generic.get_translation()) * scale))
     kind = getattr(opensim, generic.getConcreteClassName())
     new, old, size = kind.safeDownCast(surface), kind.safeDownCast(generic), float(scale[0])
     for name in LENGTHS_OF_SURFACE[kind.__name__]:
         getattr(new, f"set_{name}")(getattr(old, f"get_{name}")() * size)
     if kind is opensim.WrapEllipsoid:
-        new.set_dimensions(_vec3(vector(old.get_dimensions()) * size))
+        new.set_dimensions(vec3(vector(old.get_dimensions()) * size))
 
 
 def body_fixed_xyz(R: Floats) -> Floats:
@@ -166,14 +180,15 @@ def _three_rotations(joint: str) -> Any:
     for index, (suffix, axis) in enumerate(ROTATIONS):
         turn = transform.updTransformAxis(index)
         turn.setCoordinateNames(opensim.ArrayStr(f"{joint}_{suffix}", 1))
-        turn.setAxis(_vec3(np.eye(3)[axis]))
+        turn.setAxis(vec3(np.eye(3)[axis]))
         turn.set_function(opensim.LinearFunction(1.0, 0.0))
     for index in range(3):
         shift = transform.updTransformAxis(3 + index)
-        shift.setAxis(_vec3(np.eye(3)[index]))
+        shift.setAxis(vec3(np.eye(3)[index]))
         shift.set_function(opensim.Constant(0.0))
     return transform
 
 
-def _vec3(values: Floats) -> Any:
+def vec3(values: Floats) -> Any:
+    """Turn an array [3] into an opensim.Vec3."""
     return opensim.Vec3(*(float(value) for value in values))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -29,6 +30,9 @@ MUSCLES: Final[Mapping[str, str]] = {
     "latissimus_dorsi": "LD_.*",
 }
 """Group -> regular expression: the muscle names of Christophy et al. 2012, which the models after it have kept."""
+
+SACRAL_SLOPE_LIMITS_DEG: Final = (0.0, 80.0)
+"""Of people who stand (own choice, wider than any published sample)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +83,12 @@ class ModelNames:
             for name in found:
                 _require(name in known, f"no {what} {name!r}; there are {', '.join(known)}")
         for joint, centre in self.centres_m.items():
-            _require(len(centre) == 3, f"the centre of {joint} is x, y, z in metres")
+            finite = all(math.isfinite(value) for value in centre)
+            _require(len(centre) == 3 and finite, f"the centre of {joint} is x, y, z in metres")
+        for height_m in (self.height_m, self.female_height_m):
+            _require(height_m is None or 0.0 < height_m < math.inf, "a stature is more than 0 m")
+        low, high = SACRAL_SLOPE_LIMITS_DEG
+        _require(low <= self.sacral_slope_deg <= high, f"sacral_slope_deg is from {low:g} to {high:g}")
         for group, pattern in self.groups.items():
             try:
                 re.compile(pattern)

@@ -9,7 +9,7 @@ import opensim
 
 from cohort.errors import ConfigurationError
 from cohort.loading.base_model import PELVIS_TILT, BaseModel, Floats, vector
-from cohort.loading.dialect import scale_wrap_surface
+from cohort.loading.dialect import body_fixed_xyz, scale_wrap_surface, vec3
 from cohort.loading.personalise import PersonalModels
 
 
@@ -28,11 +28,6 @@ def personal_opensim_model(base: BaseModel, models: PersonalModels) -> Any:
     model.getCoordinateSet().get(PELVIS_TILT).setDefaultValue(float(models.rest_tilt_rad[0]))
     model.finalizeConnections()
     return model
-
-
-def vec3(values: Floats) -> Any:
-    """Turn an array [3] into an opensim.Vec3."""
-    return opensim.Vec3(*(float(value) for value in values))
 
 
 def _set_bodies(model: Any, base: BaseModel, models: PersonalModels) -> None:
@@ -74,12 +69,7 @@ def _set_joints(model: Any, base: BaseModel, models: PersonalModels) -> None:
         if frame is None:
             raise ConfigurationError(f"joint {joint.getName()!r} of the base model has no offset frame in its parent")
         frame.set_translation(vec3(models.rest_offset_m[0, number]))
-        frame.set_orientation(vec3(_body_fixed_xyz(models.rest_rotation[0, number])))
-
-
-def _body_fixed_xyz(R: Floats) -> Floats:
-    """Angles [3] of R = Rx Ry Rz, OpenSim's convention for the orientation of offset frames."""
-    return np.array([np.arctan2(-R[1, 2], R[2, 2]), np.arcsin(R[0, 2]), np.arctan2(-R[0, 1], R[0, 0])])
+        frame.set_orientation(vec3(body_fixed_xyz(models.rest_rotation[0, number])))
 
 
 def _set_fascicles(model: Any, base: BaseModel, models: PersonalModels) -> None:

@@ -137,6 +137,7 @@ def _reasons(
     holds: tuple[tuple[str, bool, Flags], ...] = (
         ("default_curvature", use.curvature, ~curvature.measured),
         ("curvature_gap", use.curvature, curvature.gap),
+        ("lateral_curvature", use.curvature, curvature.lateral),
         ("implausible_curvature", use.curvature or use.position, curvature.implausible),
         ("implausible_posture", use.curvature, np.abs(standing.lean_rad) > np.radians(LEAN_LIMIT_DEG)),
         ("default_strength", use.strength, ~strength.measured),

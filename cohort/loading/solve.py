@@ -65,8 +65,9 @@ def solve_loads(
     of four are saved.
 
     Numbers that cannot be trusted are in rows with status flagged, or refused where the solver did not converge, and
-    the reasons. Raises RefusedError (`not_converged`) if a number is not finite, which no input that a
-    `LoadingSubject` accepts is known to cause.
+    the reasons. Raises RefusedError, `not_converged` if a number is not finite and `implausible_geometry` as
+    `personalise`, which no input that a `LoadingSubject` accepts is known to cause. It ends the whole call: the
+    pipeline asks for one person at a time.
     """
     rows: list[LoadRow] = []
     for first in range(0, len(subjects), BATCH):

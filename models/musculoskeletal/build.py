@@ -5,19 +5,19 @@ Nothing here is random or dated: the same tables give the same bytes with the sa
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import opensim
 
+from cohort.loading.dialect import DialectWriter, Fascicle
 from models.musculoskeletal.tables import (
     LUMBAR,
     SPECIFIC_TENSION_N_PER_CM2,
     Floats,
     Layout,
-    Row,
     Sex,
     Traits,
     base_model_sha256,
@@ -34,9 +34,6 @@ __all__ = ["Sex", "base_model_sha256", "build_base_model", "build_laid_out"]
 
 Paths = dict[str, list[tuple[str, Floats]]]
 """Fascicle -> body and place [3] of each point of its path."""
-ROTATIONS: Final = (("FE", 2), ("LB", 0), ("AR", 1))
-"""Coordinates of a spinal joint in order: flexion-extension about z (extension positive), lateral bending about x (to
-the right positive), axial rotation about y (to the left positive)."""
 VERTEBRA_RADIUS_M: Final = 0.02
 """Of the cylinders drawn for vertebrae; drawing only."""
 OPACITY: Final = 0.3
@@ -60,130 +57,78 @@ def build_laid_out(
 ) -> Path:
     """Write the model of any layout; `build_base_model` is this for one sex."""
     opensim.Logger.setLevelString("Off")
-    model = opensim.Model()
-    model.setName(name)
-    model.set_credits("Lumbar Cohort; every number with its source in models/musculoskeletal/*.csv")
-    bodies = _add_bodies(model, layout)
-    _add_joints(model, layout, bodies)
-    _add_fascicles(model, layout, bodies, specific_tension_n_per_cm2)
-    _add_landmarks(model, layout, bodies)
-    model.finalizeConnections()
-    if not model.printToXML(str(path)):
-        raise OSError("OpenSim could not write the model file")
-    return path
-
-
-def _vec3(values: Floats) -> Any:
-    return opensim.Vec3(*(float(value) for value in values))
+    writer = DialectWriter(name)
+    writer.model.set_credits("Lumbar Cohort; every number with its source in models/musculoskeletal/*.csv")
+    _add_bodies(writer, layout)
+    _add_joints(writer, layout)
+    for fascicle in _fascicles(layout, specific_tension_n_per_cm2):
+        writer.add_fascicle(fascicle)
+    _add_landmarks(writer, layout)
+    return writer.write(path)
 
 
 def _mirrored(point: Floats, sign: float) -> Floats:
     return np.asarray(point * np.array([1.0, 1.0, sign]), dtype=np.float64)
 
 
-def _add_bodies(model: Any, layout: Layout) -> dict[str, Any]:
+def _add_bodies(writer: DialectWriter, layout: Layout) -> None:
     """Bodies with mass, centre and moments of inertia about it; the listed shares are divided by their sum, which is
     0.9999 in de Leva's table of women."""
     rows = of_sex(layout.traits.mass, "bodies")
     share = {row["body"]: float(row["mass_fraction"]) for row in rows}
     total = sum(value * len(sides(body)) for body, value in share.items())
     mass = float(of_sex(layout.traits.mass)[0]["mass_kg"])
-    bodies: dict[str, Any] = {}
     for row in rows:
         _, centre = layout.in_body(row["body"], xyz(row, "com_"))
         gyration = xyz(row, "gyration_") * layout.scale(row["body"])
         own = share[row["body"]] / total * mass
         for name, sign in sides(row["body"]):
-            body = opensim.Body(name, own, _vec3(_mirrored(centre, sign)), opensim.Inertia(_vec3(own * gyration**2)))
-            _draw(body, row["body"], gyration, layout)
-            model.addBody(body)
-            bodies[name] = body
-    return bodies
+            writer.add_body(name, own, _mirrored(centre, sign), np.diag(own * gyration**2))
+            _draw(writer, name, row["body"], _mirrored(centre, sign), gyration, layout)
 
 
-def _draw(body: Any, kind: str, gyration: Floats, layout: Layout) -> None:
+def _draw(writer: DialectWriter, body: str, kind: str, centre: Floats, gyration: Floats, layout: Layout) -> None:
     """Something to look at: vertebrae as cylinders from joint to joint, other parts above the pelvis as ellipsoids of
     their mass's inertia. No mesh files."""
     if kind in LUMBAR:
         above = next(row for row in layout.joints if row["parent"] == kind and row["kind"] == "spine")
         half = layout.joint_place(above) / 2.0
-        _attach(body, half, opensim.Cylinder(VERTEBRA_RADIUS_M, float(half[1])), 1.0)
+        writer.draw(body, half, opensim.Cylinder(VERTEBRA_RADIUS_M, float(half[1])), 1.0)
     elif kind not in ("pelvis", "abdomen"):
         semi_axes = np.sqrt(np.maximum(2.5 * ((gyration**2).sum() - 2.0 * gyration**2), 0.0))
-        centre = body.getMassCenter()
-        _attach(body, np.array([centre.get(i) for i in range(3)]), opensim.Ellipsoid(*map(float, semi_axes)), OPACITY)
+        writer.draw(body, centre, opensim.Ellipsoid(*map(float, semi_axes)), OPACITY)
 
 
-def _attach(body: Any, place: Floats, shape: Any, opacity: float) -> None:
-    frame = opensim.PhysicalOffsetFrame(f"{body.getName()}_shape", body, opensim.Transform(_vec3(place)))
-    shape.setOpacity(opacity)
-    frame.attachGeometry(shape)
-    body.addComponent(frame)
-
-
-def _add_joints(model: Any, layout: Layout, bodies: Mapping[str, Any]) -> None:
+def _add_joints(writer: DialectWriter, layout: Layout) -> None:
     for row in layout.joints:
+        rest = np.array([0.0, 0.0, np.radians(rest_deg(row, layout.traits.lordosis))])
         for child, sign in sides(row["child"]):
-            side = child.removeprefix(row["child"])
-            parent = row["parent"] + (side if row["parent"] == "arm" else "")
             if row["parent"] == "ground":
-                frame, offset = model.getGround(), np.zeros(3)
+                writer.add_joint(child, None, np.zeros(3), rest)
             else:
-                frame, offset = bodies[parent], _mirrored(layout.joint_place(row), sign)
-            rest = float(np.radians(rest_deg(row, layout.traits.lordosis)))
-            model.addJoint(_joint(row["kind"], row["joint"] + side, frame, offset, rest, bodies[child]))
+                side = child.removeprefix(row["child"]) if row["parent"] == "arm" else ""
+                writer.add_joint(child, row["parent"] + side, _mirrored(layout.joint_place(row), sign), rest)
 
 
-def _joint(kind: str, name: str, parent: Any, offset: Floats, rest_z_rad: float, child: Any) -> Any:
-    """Joint with its centre at `offset` [3] of the parent, child frame at the child's origin, rest angle about z."""
-    place = (parent, _vec3(offset), opensim.Vec3(0, 0, rest_z_rad))
-    here = (child, opensim.Vec3(0), opensim.Vec3(0))
-    if kind == "weld":
-        return opensim.WeldJoint(name, *place, *here)
-    if kind == "tilt":
-        joint = opensim.PinJoint(name, *place, *here)
-        joint.updCoordinate().setName(f"{name}_tilt")
-    else:
-        joint = opensim.CustomJoint(name, *place, *here, _three_rotations(name))
-    for index in range(joint.numCoordinates()):
-        coordinate = joint.upd_coordinates(index)
-        coordinate.setRangeMin(-np.pi)
-        coordinate.setRangeMax(np.pi)
-    return joint
-
-
-def _three_rotations(joint: str) -> Any:
-    transform = opensim.SpatialTransform()
-    for index, (suffix, axis) in enumerate(ROTATIONS):
-        rotation = transform.updTransformAxis(index)
-        rotation.setCoordinateNames(opensim.ArrayStr(f"{joint}_{suffix}", 1))
-        rotation.setAxis(_vec3(np.eye(3)[axis]))
-        rotation.set_function(opensim.LinearFunction(1.0, 0.0))
-    for index in range(3):
-        translation = transform.updTransformAxis(3 + index)
-        translation.setAxis(_vec3(np.eye(3)[index]))
-        translation.set_function(opensim.Constant(0.0))
-    return transform
-
-
-def _add_fascicles(model: Any, layout: Layout, bodies: Mapping[str, Any], tension_n_per_cm2: float) -> None:
+def _fascicles(layout: Layout, tension_n_per_cm2: float) -> Iterator[Fascicle]:
+    """Fascicles whose fibres and tendon keep their shares of the man's path."""
     paths = _paths(layout)
     male = lay_out(Traits.of("male"))
     length, male_length = _path_lengths(layout, paths), _path_lengths(male, _paths(male))
-    groups: dict[str, list[str]] = {}
     for row in read("fascicles"):
-        stretch = length[row["fascicle"]] / male_length[row["fascicle"]]
+        name, group = row["fascicle"], row["group"]
+        stretch = length[name] / male_length[name]
         for side in row["sides"].split():
             sign = 1.0 if side == "right" else -1.0
-            muscle = _muscle(f"{row['fascicle']}_{side[0]}", row, layout, stretch, tension_n_per_cm2)
-            for index, (body, point) in enumerate(paths[row["fascicle"]]):
-                muscle.addNewPathPoint(f"p{index}", bodies[body], _vec3(_mirrored(point, sign)))
-            model.addForce(muscle)
-            groups.setdefault(row["group"], []).append(muscle.getName())
-    for group, members in groups.items():
-        model.updForceSet().addGroup(group)
-        for member in members:
-            model.updForceSet().addObjectToGroup(group, member)
+            yield Fascicle(
+                name=f"{name}_{side[0]}",
+                group=group,
+                strength_n=float(row["pcsa_cm2"]) * tension_n_per_cm2 * pcsa_ratio(layout.traits, group),
+                optimal_fibre_m=float(row["optimal_fibre_length_m"]) * stretch,
+                tendon_slack_m=float(row["tendon_slack_length_m"]) * stretch,
+                pennation_rad=float(np.radians(float(row["pennation_deg"]))),
+                points=tuple((body, _mirrored(point, sign)) for body, point in paths[name]),
+            )
 
 
 def _paths(layout: Layout) -> Paths:
@@ -203,20 +148,8 @@ def _path_lengths(layout: Layout, paths: Paths) -> dict[str, float]:
     return lengths
 
 
-def _muscle(name: str, row: Row, layout: Layout, stretch: float, tension_n_per_cm2: float) -> Any:
-    """A fascicle whose fibres and tendon keep their shares of the path."""
-    return opensim.Thelen2003Muscle(
-        name,
-        float(row["pcsa_cm2"]) * tension_n_per_cm2 * pcsa_ratio(layout.traits, row["group"]),
-        float(row["optimal_fibre_length_m"]) * stretch,
-        float(row["tendon_slack_length_m"]) * stretch,
-        float(np.radians(float(row["pennation_deg"]))),
-    )
-
-
-def _add_landmarks(model: Any, layout: Layout, bodies: Mapping[str, Any]) -> None:
+def _add_landmarks(writer: DialectWriter, layout: Layout) -> None:
     for row in read("landmarks"):
         body = row["frame_body"]
         own = (row["landmark"], "depth") in layout.ratios
-        place = layout.to_body(body, xyz(row), row["landmark"] if own else body)
-        model.addMarker(opensim.Marker(row["landmark"], bodies[body], _vec3(place)))
+        writer.add_marker(row["landmark"], body, layout.to_body(body, xyz(row), row["landmark"] if own else body))

@@ -19,6 +19,8 @@ from typing import Final, Literal
 import numpy as np
 import numpy.typing as npt
 
+from cohort.loading import dialect
+
 Sex = Literal["male", "female"]
 Floats = npt.NDArray[np.float64]
 Row = Mapping[str, str]
@@ -36,7 +38,7 @@ TABLES: Final = (
     "sex_ratios",
     "sexes",
 )
-CODE: Final = ("build.py", "tables.py")
+CODE: Final = (FOLDER / "build.py", FOLDER / "tables.py", Path(dialect.__file__))
 SPECIFIC_TENSION_N_PER_CM2: Final = 100.0
 """Bruno et al. 2015 and the models after it use 100 N/cm2; published values span 46 to 100."""
 LUMBAR: Final = ("L5", "L4", "L3", "L2", "L1")
@@ -70,7 +72,7 @@ class Traits:
 def base_model_sha256(sex: Sex, specific_tension_n_per_cm2: float = SPECIFIC_TENSION_N_PER_CM2) -> str:
     """Fingerprint of all that the built model depends on, but for the version of OpenSim."""
     digest = hashlib.sha256(f"{sex} {specific_tension_n_per_cm2!r}".encode())
-    for path in [*(FOLDER / f"{table}.csv" for table in TABLES), *(FOLDER / name for name in CODE)]:
+    for path in [*(FOLDER / f"{table}.csv" for table in TABLES), *CODE]:
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
 
