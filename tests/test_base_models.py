@@ -118,7 +118,7 @@ def test_numbers_that_opensim_lets_pass_and_no_engine_can_use_are_refused(
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (replace(NAMES, height_m=175.0), "height_m"),
+        (replace(NAMES, height_m=175.0), "stature of 175 m"),
         (replace(NAMES, centres_m={"L3_L4": (0.3, 0.02, 0.0)}), "joint centres are out of order"),
     ],
 )
