@@ -24,7 +24,7 @@ import opensim
 from cohort.errors import ConfigurationError
 from cohort.loading.base_model import ARMS, HANDS, SPINAL_JOINTS, Floats, rotation, vector
 from cohort.loading.curvature import frame_along
-from cohort.loading.dialect import DialectWriter, Fascicle, Wrap, body_fixed_xyz
+from cohort.loading.dialect import DialectWriter, Fascicle, Wrap, body_fixed_xyz, inertia_tensor
 from cohort.loading.model_names import SPINE, ModelNames
 from cohort.loading.subject import HEIGHT_LIMITS_M
 
@@ -236,7 +236,8 @@ class _Source:
         centre = mass @ centres / mass.sum()
         total = np.zeros((3, 3))
         for one, (body, place), arm in zip(mass, parts, centres - centre, strict=True):
-            total += place.axes @ _inertia(body) @ place.axes.T + one * (arm @ arm * np.eye(3) - np.outer(arm, arm))
+            own = place.axes @ inertia_tensor(body) @ place.axes.T
+            total += own + one * (arm @ arm * np.eye(3) - np.outer(arm, arm))
         frame = self.frames[adopted]
         return float(mass.sum()), frame.inverse(centre), frame.axes.T @ total @ frame.axes
 
@@ -353,13 +354,6 @@ def _nearest(name: str, known: Iterable[str]) -> str:
     by_lower = {one.lower(): one for one in known}
     matches = difflib.get_close_matches(name.lower(), list(by_lower), n=1, cutoff=0.5)
     return f" (there is {by_lower[matches[0]]!r})" if matches else ""
-
-
-def _inertia(body: Any) -> Floats:
-    moments, products = body.getInertia().getMoments(), body.getInertia().getProducts()
-    xy, xz, yz = vector(products)
-    xx, yy, zz = vector(moments)
-    return np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
 
 
 def _crosses(points: Sequence[tuple[str, Floats]]) -> bool:

@@ -74,8 +74,7 @@ class DialectWriter:
 
     def add_body(self, name: str, mass_kg: float, centre_m: Floats, inertia: Floats) -> None:
         """Add a body with its inertia [3, 3] (kg m2) about the centre of mass [3], in the body's frame."""
-        moments = (*np.diag(inertia), inertia[0, 1], inertia[0, 2], inertia[1, 2])
-        self._bodies[name] = opensim.Body(name, mass_kg, vec3(centre_m), opensim.Inertia(*map(float, moments)))
+        self._bodies[name] = opensim.Body(name, mass_kg, vec3(centre_m), opensim_inertia(inertia))
         self.model.addBody(self._bodies[name])
 
     def draw(self, body: str, place_m: Floats, shape: Any, opacity: float) -> None:
@@ -167,6 +166,19 @@ def scale_wrap_surface(surface: Any, generic: Any, scale: Floats) -> None:
         getattr(new, f"set_{name}")(getattr(old, f"get_{name}")() * size)
     if kind is opensim.WrapEllipsoid:
         new.set_dimensions(vec3(vector(old.get_dimensions()) * size))
+
+
+def inertia_tensor(body: Any) -> Floats:
+    """Inertia [3, 3] (kg m2) of an opensim.Body about its centre of mass, along its axes."""
+    xx, yy, zz = vector(body.getInertia().getMoments())
+    xy, xz, yz = vector(body.getInertia().getProducts())
+    return np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])
+
+
+def opensim_inertia(tensor: Floats) -> Any:
+    """Turn an inertia [3, 3] into an opensim.Inertia."""
+    moments = (*np.diag(tensor), tensor[0, 1], tensor[0, 2], tensor[1, 2])
+    return opensim.Inertia(*(float(moment) for moment in moments))
 
 
 def body_fixed_xyz(R: Floats) -> Floats:

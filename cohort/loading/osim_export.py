@@ -8,8 +8,8 @@ import numpy as np
 import opensim
 
 from cohort.errors import ConfigurationError
-from cohort.loading.base_model import PELVIS_TILT, BaseModel, Floats, vector
-from cohort.loading.dialect import body_fixed_xyz, scale_wrap_surface, vec3
+from cohort.loading.base_model import PELVIS_TILT, BaseModel, Floats
+from cohort.loading.dialect import body_fixed_xyz, inertia_tensor, opensim_inertia, scale_wrap_surface, vec3
 from cohort.loading.personalise import PersonalModels
 
 
@@ -35,19 +35,16 @@ def _set_bodies(model: Any, base: BaseModel, models: PersonalModels) -> None:
         body = model.getBodySet().get(name)
         mass = float(models.mass_kg[0, number])
         if mass > 0.0:
-            body.setInertia(_scaled(body.getInertia(), mass / body.getMass(), models.body_scale[0, number]))
+            inertia = _scaled(inertia_tensor(body), mass / body.getMass(), models.body_scale[0, number])
+            body.setInertia(opensim_inertia(inertia))
         body.setMass(mass)
         body.setMassCenter(vec3(models.com_m[0, number]))
 
 
-def _scaled(inertia: Any, mass: float, scale: Floats) -> Any:
-    """Inertia of a body of `mass` times the mass, stretched by `scale` [3] along its axes (opensim.Inertia)."""
-    products = vector(inertia.getProducts())
-    tensor = np.diag(vector(inertia.getMoments()))
-    tensor[[0, 0, 1], [1, 2, 2]] = tensor[[1, 2, 2], [0, 0, 1]] = products
-    spread = mass * (np.trace(tensor) / 2.0 * np.eye(3) - tensor) * np.outer(scale, scale)
-    new = np.trace(spread) * np.eye(3) - spread
-    return opensim.Inertia(*(float(new[at]) for at in ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))))
+def _scaled(inertia: Floats, mass: float, scale: Floats) -> Floats:
+    """Inertia [3, 3] of a body of `mass` times the mass, stretched by `scale` [3] along its axes."""
+    spread = mass * (np.trace(inertia) / 2.0 * np.eye(3) - inertia) * np.outer(scale, scale)
+    return np.asarray(np.trace(spread) * np.eye(3) - spread)
 
 
 def _set_wrap_surfaces(model: Any, base: BaseModel, models: PersonalModels) -> None:
