@@ -20,6 +20,26 @@ Centroids = dict[str, Point]
 MuscleCentroids = dict[tuple[str, str, str], Point]
 
 
+FLAT_VERTEBRAE_MM: Centroids = {
+    "S1": (3.0, 28.0, -118.0),
+    "L5": (2.0, 6.0, -86.0),
+    "L4": (1.0, -3.0, -49.0),
+    "L3": (0.0, -5.0, -12.0),
+    "L2": (0.0, -2.0, 25.0),
+    "L1": (-1.0, 4.0, 60.0),
+    "T12": (-2.0, 11.0, 93.0),
+}
+FLAT_DISCS_MM: Centroids = {
+    "L5-S1": (2.0, 16.0, -103.0),
+    "L4-L5": (1.0, 0.0, -68.0),
+    "L3-L4": (0.0, -5.0, -30.0),
+    "L2-L3": (0.0, -4.0, 7.0),
+    "L1-L2": (-1.0, 1.0, 43.0),
+    "T12-L1": (-1.0, 7.0, 77.0),
+}
+"""A flat lumbar spine seen from S1 to T12; LPS mm."""
+
+
 def subject(**known: Any) -> LoadingSubject:
     return LoadingSubject(**({"exam_id": "e", "sex": "M", "height_m": 1.75, "mass_kg": 75.0} | known))
 

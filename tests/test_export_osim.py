@@ -15,6 +15,7 @@ import opensim
 import pytest
 from click.testing import CliRunner, Result
 from foreign_model import write_foreign_model
+from scanned_people import FLAT_DISCS_MM, FLAT_VERTEBRAE_MM
 from skimage.io import imread
 
 from cohort.archive.demographics import Demographics
@@ -39,23 +40,6 @@ EXAM, REFUSED, WAITING = "personwithloads234567", "refusedperson234567", "waitin
 FINGERPRINT = "ab" * 32
 RUN = "20260101T000000-abcdef"
 DEMOGRAPHICS = Demographics("M", "dicom", 50.0, "dicom", 1.84, "subjects", 92.0, "subjects")
-VERTEBRAE = {
-    "S1": (3.0, 28.0, -118.0),
-    "L5": (2.0, 6.0, -86.0),
-    "L4": (1.0, -3.0, -49.0),
-    "L3": (0.0, -5.0, -12.0),
-    "L2": (0.0, -2.0, 25.0),
-    "L1": (-1.0, 4.0, 60.0),
-    "T12": (-2.0, 11.0, 93.0),
-}
-DISCS = {
-    "L5-S1": (2.0, 16.0, -103.0),
-    "L4-L5": (1.0, 0.0, -68.0),
-    "L3-L4": (0.0, -5.0, -30.0),
-    "L2-L3": (0.0, -4.0, 7.0),
-    "L1-L2": (-1.0, 1.0, 43.0),
-    "T12-L1": (-1.0, 7.0, 77.0),
-}
 AREAS_CM2 = {"multifidus": 6.5, "erector_spinae": 17.0, "psoas": 15.0, "quadratus_lumborum": 7.0}
 PLACES_MM = {
     "multifidus": (18.0, 55.0),
@@ -76,15 +60,15 @@ def measured_rows() -> dict[str, list]:
         "touches_border": False,
     }
     at = ("x_mm", "y_mm", "z_mm")
-    x, y, z = DISCS["L3-L4"]
+    x, y, z = FLAT_DISCS_MM["L3-L4"]
     return {
         "vertebrae": [
             VertebraRow(ordinal=k, level=name, level_evidence="", **dict(zip(at, place, strict=True)), **common, **body)
-            for k, (name, place) in enumerate(VERTEBRAE.items())
+            for k, (name, place) in enumerate(FLAT_VERTEBRAE_MM.items())
         ],
         "discs": [
             DiscRow(ordinal=k, level=name, central_slice=4, **dict(zip(at, place, strict=True)), **common, **body)
-            for k, (name, place) in enumerate(DISCS.items(), start=1)
+            for k, (name, place) in enumerate(FLAT_DISCS_MM.items(), start=1)
         ],
         "muscle_levels": [
             MuscleLevelRow(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scanned_people import FLAT_DISCS_MM, FLAT_VERTEBRAE_MM
 
 from cohort.errors import ConfigurationError, RefusedError
 from cohort.loading import dual_newton, opensim_engine, opensim_setup
@@ -29,23 +30,8 @@ PERSON = LoadingSubject(
     sex="M",
     height_m=1.84,
     mass_kg=92.0,
-    vertebra_centroids_mm={
-        "S1": (3.0, 28.0, -118.0),
-        "L5": (2.0, 6.0, -86.0),
-        "L4": (1.0, -3.0, -49.0),
-        "L3": (0.0, -5.0, -12.0),
-        "L2": (0.0, -2.0, 25.0),
-        "L1": (-1.0, 4.0, 60.0),
-        "T12": (-2.0, 11.0, 93.0),
-    },
-    disc_centroids_mm={
-        "L5-S1": (2.0, 16.0, -103.0),
-        "L4-L5": (1.0, 0.0, -68.0),
-        "L3-L4": (0.0, -5.0, -30.0),
-        "L2-L3": (0.0, -4.0, 7.0),
-        "L1-L2": (-1.0, 1.0, 43.0),
-        "T12-L1": (-1.0, 7.0, 77.0),
-    },
+    vertebra_centroids_mm=FLAT_VERTEBRAE_MM,
+    disc_centroids_mm=FLAT_DISCS_MM,
     csa_cm2={
         (muscle, side, disc): area * (0.8 if side == "left" else 1.0)
         for muscle, disc, area in (
