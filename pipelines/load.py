@@ -106,10 +106,13 @@ def _changes_without_doubted(
         ]
     except RefusedError:
         return {_key(row): math.inf for row in rows}
-    return {
-        _key(row): (other.axial_n - row.axial_n) / max(abs(row.axial_n), SMALLEST_LOAD_N)
-        for row, other in zip(rows, without, strict=True)
-    }
+    return {_key(row): _change(row, other) for row, other in zip(rows, without, strict=True)}
+
+
+def _change(row: LoadRow, other: LoadRow) -> float:
+    if other.status == "refused":
+        return math.inf
+    return (other.axial_n - row.axial_n) / max(abs(row.axial_n), SMALLEST_LOAD_N)
 
 
 def _key(row: LoadRow) -> Key:
