@@ -68,7 +68,7 @@ class Task:
 
     name: str
     trunk_flexion_deg: float = 0.0
-    """Forward inclination of the thorax from upright."""
+    """Forward inclination of the thorax from the person's own standing posture (`cohort.loading.standing`)."""
     lumbar_share: float = 0.75
     """Part of the inclination that comes from the lumbar spine (T12-S1); the pelvis turns by the rest at the hips."""
     pelvic_retroversion_deg: float = 0.0
