@@ -109,7 +109,6 @@ def test_tables_name_every_model_and_level(models: list[NamedModel]) -> None:
 
 
 def test_the_public_models_take_part(public_models: Path, tmp_path: Path) -> None:
-    pytest.importorskip("cohort.loading.adopt")
     adopted = adopt_public_models(public_models, tmp_path, print)
     assert len(adopted) == 2
     assert all(model.public for model in adopted)

@@ -115,7 +115,7 @@ def _posture(model: Any) -> dict[str, float]:
 def _hand_loads(model: Any, task: Task) -> dict[str, float]:
     """Force (N, ground) and point of application (m, in the hand) of each hand's load."""
     columns: dict[str, float] = {}
-    for hand, load_kg in zip(HANDS, (task.right_hand_kg, task.left_hand_kg), strict=True):
+    for hand, load_kg in zip(HANDS, task.hand_kg, strict=True):
         force = (0.0, -GRAVITY_M_PER_S2 * load_kg, 0.0)
         point = vector(model.getBodySet().get(hand).getMassCenter())
         for letter, values in (("v", force), ("p", point)):

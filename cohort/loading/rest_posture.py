@@ -33,9 +33,8 @@ def place_points(base: BaseModel, axes: Floats, origin_m: Floats, point_m: Float
 def path_lengths(base: BaseModel, points_m: Floats) -> Floats:
     """Lengths [subject, fascicle] of the polygons through points [subject, point, 3] in ground.
 
-    For fascicles around wrap surfaces the polygon stands for the path; only ratios of its lengths are used.
+    For fascicles around wrap surfaces the polygon stands for the path: of these lengths only ratios mean something.
     """
     piece = np.linalg.norm(np.diff(points_m, axis=1), axis=2)
     piece[:, np.diff(base.point_fascicle) > 0] = 0.0
-    first = np.searchsorted(base.point_fascicle, np.arange(len(base.fascicles)))
-    return np.asarray(np.add.reduceat(np.append(piece, np.zeros((len(piece), 1)), axis=1), first, axis=1))
+    return np.asarray(np.add.reduceat(np.append(piece, np.zeros((len(piece), 1)), axis=1), base.first_point, axis=1))

@@ -178,7 +178,7 @@ class _View:
         mass = self.posed.models.mass_kg[0] * base.distal[0]
         centre = (self.centre * mass[:, None]).sum(axis=0) / mass.sum()
         self._arrow(panel, centre, GRAVITY_M_PER_S2 * float(mass.sum()), WEIGHT)
-        loads = zip(HANDS, (task.right_hand_kg, task.left_hand_kg), strict=True)
+        loads = zip(HANDS, task.hand_kg, strict=True)
         carried = [(self.centre[base.body(hand)], load) for hand, load in loads if load]
         if len(carried) == 2 and np.linalg.norm(np.diff([self._flat(at) for at, _ in carried], axis=0)) < SAME_PLACE_MM:
             carried = [(carried[0][0], carried[0][1] + carried[1][1])]

@@ -13,11 +13,11 @@ import numpy as np
 from cohort.errors import RefusedError
 from cohort.loading.base_model import Floats
 from cohort.loading.opensim_engine import solve_with_opensim
-from cohort.loading.solve import solve_loads
+from cohort.loading.solve import CONVENTIONS, solve_loads
 from cohort.loading.subject import LoadingSubject
 from cohort.loading.tasks import Task
 from cohort.rows import LoadRow
-from pipelines.validation.loads_models import CONVENTIONS, NamedModel, Table, by_level
+from pipelines.validation.loads_models import NamedModel, Table, by_level
 from pipelines.validation.loads_people import random_person
 from pipelines.validation.real_scans import Report
 

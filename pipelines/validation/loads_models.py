@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
+from cohort.loading.adopt import adopt_base_model
 from cohort.loading.assumptions import Assumptions
 from cohort.loading.base_model import BaseModel, Floats, read_base_model
+from cohort.loading.model_names import READY
 from cohort.loading.solve import STANDARD, solve_loads
 from cohort.loading.subject import LoadingSubject
 from cohort.loading.tasks import Task
@@ -29,7 +30,6 @@ PUBLIC: Final = {
     "fbls": ("FBLS_Raabe2016.osim", "full-body lumbar spine, Raabe & Chaudhari 2016"),
 }
 """Ready table of names (`cohort.loading.model_names.READY`) -> file in the folder of public models, and title."""
-CONVENTIONS: Final = ("joint_below", "vertebra_mean")
 PHYSICS: Final = frozenset({"muscle_saturated", "not_in_equilibrium", "not_converged", "fibre_length_out_of_range"})
 """Reason codes of the solution, not of what was measured."""
 
@@ -54,12 +54,9 @@ def shipped_models(folder: Path) -> list[NamedModel]:
 
 def adopt_public_models(source: Path | None, folder: Path, report: Report) -> list[NamedModel]:
     """Adopt the public models that lie in `source`; says which are left out and why. Both are of men."""
-    if source is None or find_spec("cohort.loading.adopt") is None:
-        report("without public models: " + ("no folder was given" if source is None else "adoption is not built yet"))
+    if source is None:
+        report("without public models: no folder was given")
         return []
-    from cohort.loading.adopt import adopt_base_model
-    from cohort.loading.model_names import READY
-
     found = []
     for key, (name, title) in PUBLIC.items():
         if not (source / name).is_file():

@@ -12,13 +12,12 @@ import numpy as np
 from cohort.loading.base_model import MUSCLE_OF_GROUP, SPINAL_JOINTS, BaseModel, Floats
 from cohort.loading.equilibrium import fascicle_wrenches, gravity_wrenches, pose_models
 from cohort.loading.personalise import PersonalModels, personalise
-from cohort.loading.solve import RESERVE_LIMIT_NM, STANDARD, solve_loads
+from cohort.loading.solve import CONVENTIONS, RESERVE_LIMIT_NM, STANDARD, solve_loads
 from cohort.loading.tasks import FLEXION60_5KG, STANDING, Task
 from cohort.rows import LoadRow
 from cohort.terms import LUMBAR_VERTEBRAE
 from pipelines.validation.loads_in_vivo import HIDDEN_ACTIVATION, place_in_range
 from pipelines.validation.loads_models import (
-    CONVENTIONS,
     NamedModel,
     Table,
     by_level,
@@ -210,8 +209,7 @@ def _joint_columns(values: Floats) -> dict[str, float | None]:
 def _gravity_moment(base: BaseModel, personal: PersonalModels, task: Task) -> Floats:
     """Flexion moment [joint] of weight about the axes of the upper bodies, N m."""
     pose = pose_models(base, personal, task)
-    hand_kg = (task.right_hand_kg, task.left_hand_kg)
-    moment = gravity_wrenches(base, personal, pose, hand_kg=hand_kg)[0, :, 3:]
+    moment = gravity_wrenches(base, personal, pose, hand_kg=task.hand_kg)[0, :, 3:]
     axes = pose.rotation[0, base.joint_body]
     return np.asarray(-np.matmul(axes.transpose(0, 2, 1), moment[:, :, None])[:, 2, 0])
 
