@@ -16,6 +16,7 @@ from cohort.errors import ConfigurationError
 from cohort.loading.adopt import adopt_base_model, adoption_sha256
 from cohort.loading.base_model import SPINAL_JOINTS, read_base_model, rotation, vector
 from cohort.loading.model_names import MUSCLES, READY, ModelNames
+from models.musculoskeletal.build import build_base_model
 
 FOREIGN = ModelNames(height_m=1.75, carried={"Abdomen": "L2"})
 FLEXION = np.radians(-45.0)
@@ -362,3 +363,19 @@ def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.osim").write_text("<nothing/>")
     with pytest.raises(ConfigurationError, match=r"'x\.osim' is not a readable OpenSim model"):
         adopt_base_model(tmp_path / "x.osim", FOREIGN, tmp_path / "b.osim")
+
+
+def test_default_muscles_of_a_file_change_no_other_model(tmp_path: Path) -> None:
+    """Neither does a file that this process has read change what an adopted or a shipped model says."""
+    file = write_foreign_model(tmp_path / "a.osim")
+    text = file.read_text()
+    start = text.index(">", text.index("<Model name")) + 1
+    default = '<defaults><Thelen2003Muscle name="default"><KshapeActive>9</KshapeActive></Thelen2003Muscle></defaults>'
+    file.write_text(text[:start] + default + text[start:])
+    shipped = build_base_model("male", tmp_path / "male.osim")
+    adopted = adopt_base_model(file, FOREIGN, tmp_path / "b.osim")
+    for _ in range(2):
+        for path in (adopted, shipped):
+            model = opensim.Model(str(path))
+            assert opensim.Thelen2003Muscle.safeDownCast(model.getMuscles().get(0)).get_KshapeActive() == 0.45
+        opensim.Model(str(file))

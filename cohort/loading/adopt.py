@@ -21,10 +21,11 @@ from typing import Any, Final
 import numpy as np
 import opensim
 
-from cohort.errors import ConfigurationError
+from cohort.errors import ConfigurationError, RefusedError
 from cohort.loading.base_model import ARMS, HANDS, SPINAL_JOINTS, Floats, rotation, vector
 from cohort.loading.curvature import frame_along
 from cohort.loading.dialect import DialectWriter, Fascicle, Wrap, body_fixed_xyz, inertia_tensor
+from cohort.loading.isolated import run_isolated
 from cohort.loading.model_names import SPINE, ModelNames
 from cohort.loading.subject import HEIGHT_LIMITS_M
 
@@ -37,6 +38,8 @@ MIN_MASS_KG: Final = 1e-3
 """A lighter body of the adopted model has no mass in the file: its loads would be wrong."""
 MEDIAN_M: Final = 0.002
 """Nearer to the median plane the place of a muscle does not tell its side (own choice)."""
+TIME_LIMIT_S: Final = 300.0
+"""Far more than the largest public models take (own choice)."""
 UPRIGHT_COSINE: Final = 0.8
 """Of the angle between the line L5/S1 to T12/L1 and the vertical (own choice): others do not stand."""
 
@@ -59,10 +62,19 @@ def adoption_sha256(osim_path: Path, names: ModelNames) -> str:
 def adopt_base_model(osim_path: Path, names: ModelNames, path: Path) -> Path:
     """Rebuild the model at `osim_path` in the form that `read_base_model` reads, write it to `path` and return that.
 
+    A child process does it, for OpenSim keeps the default muscles of a file that it has read.
+
     Raises ConfigurationError where the file is no OpenSim model, lacks names (all that are missing are told), has
     fascicles over a spinal joint without a group or a side, does not stand upright, has bodies without mass or no
-    person's stature.
+    person's stature, or where OpenSim hangs or crashes over it.
     """
+    try:
+        return run_isolated(_adopt, osim_path, names, path, timeout_s=TIME_LIMIT_S)
+    except RefusedError as error:
+        raise ConfigurationError(f"base model {osim_path.name!r}: {error.detail}") from error
+
+
+def _adopt(osim_path: Path, names: ModelNames, path: Path) -> Path:
     source = _Source(osim_path.name, *_open(osim_path), names)
     source.require_names()
     source.require_upright()

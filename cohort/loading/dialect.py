@@ -63,6 +63,17 @@ class Fascicle:
     wraps: tuple[Wrap, ...] = ()
 
 
+FORCE_LENGTH: Final = {
+    "KshapeActive": 0.45,
+    "KshapePassive": 5.0,
+    "FmaxMuscleStrain": 0.6,
+    "FmaxTendonStrain": 0.04,
+    "maximum_pennation_angle": float(np.arccos(0.1)),
+}
+"""OpenSim's own defaults (Thelen 2003), written out: a reader takes what a file leaves open from the last model that
+was read in its process."""
+
+
 class DialectWriter:
     """Builds an opensim.Model part by part: bodies, joints, fascicles, markers."""
 
@@ -112,6 +123,8 @@ class DialectWriter:
             fascicle.tendon_slack_m,
             fascicle.pennation_rad,
         )
+        for name, value in FORCE_LENGTH.items():
+            getattr(muscle, f"set_{name}")(value)
         for index, (body, point) in enumerate(fascicle.points):
             muscle.addNewPathPoint(f"p{index}", self._bodies[body], vec3(point))
         self.model.addForce(muscle)

@@ -1,30 +1,28 @@
 """The reference engine: the personalised model through OpenSim's own StaticOptimization and JointReaction.
 
-OpenSim holds the interpreter for whole calls and can hang, so it runs in a child process that is killed when its time
-is over. Two things about its optimiser that were found by trial: locked coordinates are left out, which is what fixes
+Two things about OpenSim's optimiser that were found by trial: locked coordinates are left out, which is what fixes
 pelvis and arms here; and when it gives up it still writes numbers, which can be a third off: only the log tells.
 """
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import opensim
 
-from cohort.errors import RefusedError
+from cohort.errors import ConfigurationError, RefusedError
 from cohort.loading.assumptions import Assumptions, Personalisation
 from cohort.loading.base_model import ARMS, PELVIS_TILT, SPINAL_JOINTS, BaseModel, Floats, read_base_model, rotation
 from cohort.loading.equilibrium import arm_axes, coordinate_axes
 from cohort.loading.force_length import LEAST_STRENGTH, stretch_fibres
+from cohort.loading.isolated import run_isolated
 from cohort.loading.opensim_setup import (
     ACTIVATIONS,
     AXES,
@@ -66,39 +64,12 @@ def solve_with_opensim(
     Raises RefusedError `timed_out` when the child process had to be killed after `timeout_s`, `internal_error` when it
     died or OpenSim failed, and the child's own RefusedError otherwise.
     """
-    context = multiprocessing.get_context("forkserver")
-    receiver, sender = context.Pipe(duplex=False)
     with tempfile.TemporaryDirectory(prefix="loads-") as folder:
         question = (base_osim_path, subject, task, Path(folder), use, assumptions)
-        child = context.Process(target=_answer, args=(sender, *question), daemon=True)
-        child.start()
-        sender.close()
         try:
-            if not receiver.poll(timeout_s):
-                raise RefusedError("timed_out", f"OpenSim took longer than {timeout_s} s")
-            answer = receiver.recv()
-        except EOFError as error:
-            raise RefusedError("internal_error", "the process that ran OpenSim died") from error
-        finally:
-            child.kill()
-            child.join()
-            receiver.close()
-    if isinstance(answer, tuple):
-        raise RefusedError(*answer)
-    return list(answer)
-
-
-def _answer(sender: Connection, *question: Any) -> None:
-    """Run in the child: send rows, or (reason, detail)."""
-    silent = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(silent, 1)
-    os.dup2(silent, 2)
-    try:
-        sender.send(run_opensim(*question))
-    except RefusedError as error:
-        sender.send((error.reason, error.detail))
-    except Exception as error:  # the parent must hear of any failure; OpenSim's texts may hold paths, so only the class
-        sender.send(("internal_error", f"OpenSim raised {type(error).__name__}"))
+            return run_isolated(run_opensim, *question, timeout_s=timeout_s)
+        except ConfigurationError as error:
+            raise RefusedError("internal_error", "OpenSim could not read the base model") from error
 
 
 def run_opensim(
