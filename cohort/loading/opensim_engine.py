@@ -6,7 +6,6 @@ pelvis and arms here; and when it gives up it still writes numbers, which can be
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
