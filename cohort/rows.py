@@ -347,13 +347,38 @@ class LedgerRow:
     seconds: float = column("wall time of this exam in the stage")
     worker: str = column("Dask worker name")
     run_id: str = column("run that did it")
+    finished_at: str | None = optional("UTC, ISO 8601")
+    rss_mib: float | None = optional("most memory that the worker process has held until then")
+    stage_version: int | None = optional("version of the stage's code")
+    inputs: str | None = optional("digest of what the stage was given of this exam")
+    parameters: str | None = optional("digest of the configuration that the stage depends on")
+    artefacts: str | None = optional("digest of the weights or of the base model")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WantedRow:
+    """What each stage of one exam should have, as the archive, the configuration and the software stand."""
+
+    exam_id: str = column("exam pseudonym")
+    index_digest: str = column("digest of the exam's rows in `files`")
+    selection_digest: str = column("digest of the rules of selection and of the exam's lines in the subject table")
+    newest_ns: int = column("latest modification time of its files, ns since 1970")
+    convert: str | None = optional("fingerprint; null where no series was chosen")
+    segment: str | None = optional("fingerprint")
+    measure: str | None = optional("fingerprint")
+    load: str | None = optional("fingerprint")
+    convert_inputs: str | None = optional("digest of the chosen images")
+    measure_inputs: str | None = optional("digest of the known number of vertebrae")
+    load_inputs: str | None = optional("digest of the demographics")
+    sex: str | None = optional("F or M, which decides the base model")
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunRow:
-    """One `cohort run`."""
+    """One `cohort run` or `cohort nightly`."""
 
     run_id: str = column("time-ordered identifier")
+    command: str = column("run, nightly or scan")
     started_at: str = column("UTC, ISO 8601")
     seconds: float = column("wall time")
     version: str = column("software version")
@@ -366,8 +391,13 @@ class RunRow:
     n_refused: int = column("exams with status refused")
     n_failed: int = column("exams with status failed")
     n_gone: int = column("exams that left the archive")
+    n_pending: int = column("exams that this run left for the next one")
     stages_run: int = column("stage executions in this run; 0 when nothing changed")
-    status: str = column("ok, or flagged: the engines differ too much, and no load of this run is to be trusted")
+    ended: str = column("complete, or stopped: its time was over, or somebody stopped it")
+    change: str | None = optional(
+        "held or accepted: what became of numbers that new weights or new code changed; null where nothing was gated"
+    )
+    status: str = column("ok, or flagged: see its reason")
     reason: str | None = optional("reason code")
     opensim_checked: int = column("exams re-solved with OpenSim")
     opensim_max_difference: float | None = optional("largest relative difference of axial load between the engines")
@@ -384,6 +414,7 @@ TABLES: dict[str, type] = {
     "curvature": CurvatureRow,
     "loads": LoadRow,
     "quality": QualityRow,
+    "wanted": WantedRow,
     "ledger": LedgerRow,
     "runs": RunRow,
 }

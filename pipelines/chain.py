@@ -95,7 +95,7 @@ class Chain:
 
     def _item(self, exam_id: str, stage: str) -> WorkItem:
         plan = self._plans[exam_id]
-        return WorkItem(exam_id, stage, getattr(plan, stage), self._task(plan, stage))
+        return WorkItem(exam_id, stage, plan.fingerprints[stage], self._task(plan, stage), plan.parts[stage])
 
     def _task(self, plan: ExamPlan, stage: str) -> Any:
         job, store = self._job, self._job.store

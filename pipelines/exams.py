@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -21,7 +22,7 @@ from cohort.loading.assumptions import Assumptions, Personalisation
 from cohort.loading.tasks import Task
 from cohort.rows import FileRow, QualityRow
 from cohort.store.layout import exam_store_path, label_store_path, measure_path
-from pipelines.fingerprint import fingerprint
+from pipelines.fingerprint import NOTHING, STAGE_VERSIONS, STAGES, Parts, chained, digest
 from pipelines.plan import Wanted
 
 
@@ -70,6 +71,30 @@ class Artefacts:
     impute: bool = False
     """Whether a typical height or mass stands in for an unknown one."""
 
+    def parts(self, stage: str, inputs: str, sex: str | None) -> Parts:
+        """What the fingerprint of a stage of one exam is made of.
+
+        Parameters
+        ----------
+        inputs : digest of what the stage is given of this exam
+        sex : F or M, which decides the base model; None where unknown
+        """
+        parameters, artefacts = self._shared[stage, sex if stage == "load" else None]
+        return Parts(STAGE_VERSIONS[stage], inputs, parameters, artefacts)
+
+    @cached_property
+    def _shared(self) -> dict[tuple[str, str | None], tuple[str, str]]:
+        """Stage and sex -> digests of parameters and artefacts."""
+        names = ("tasks", "assumptions", "personalise", "impute")
+        of_loads = digest({name: getattr(self, name) for name in names})
+        sexes = (None, *self.base_models)
+        return {
+            ("convert", None): (NOTHING, NOTHING),
+            ("segment", None): (NOTHING, digest(self.weights)),
+            ("measure", None): (NOTHING, NOTHING),
+            **{("load", sex): (of_loads, digest(self.base_models[sex]) if sex else NOTHING) for sex in sexes},
+        }
+
 
 NO_PART_OF_AN_EXAM: Final = frozenset(("container", "not_mr", "not_an_image"))
 """Reasons of files that say nothing on an MR exam: they stay in the file index alone."""
@@ -111,57 +136,49 @@ def _rows(choice: Choice | None) -> tuple[FileRow, ...]:
 
 @dataclass(frozen=True)
 class ExamPlan:
-    """Fingerprint of every stage of one exam, and the paths that follow from them."""
+    """What each stage of one exam is to have, and the paths that follow from it."""
 
     exam: Exam
-    convert: str
-    segment: str
-    measure: str
-    load: str
+    parts: Mapping[str, Parts]
+    """Stage -> what its fingerprint is made of."""
+
+    @cached_property
+    def fingerprints(self) -> dict[str, str]:
+        """Stage -> fingerprint, in the order of the chain; each stage's is the next one's upstream."""
+        return chained(self.parts)
 
     @property
     def wanted(self) -> list[Wanted]:
         """Stages in the order of the chain."""
-        stages = ("convert", "segment", "measure", "load")
-        return [Wanted(self.exam.exam_id, stage, getattr(self, stage)) for stage in stages]
+        return [Wanted(self.exam.exam_id, stage, found) for stage, found in self.fingerprints.items()]
 
     def exam_path(self, store: Path) -> str:
         """Exam store relative to STORE."""
-        return str(exam_store_path(store, self.exam.exam_id, self.convert).relative_to(store))
+        return str(exam_store_path(store, self.exam.exam_id, self.fingerprints["convert"]).relative_to(store))
 
     def labels_path(self, store: Path) -> str:
         """Label store relative to STORE."""
-        return str(label_store_path(store, self.exam.exam_id, self.segment).relative_to(store))
+        return str(label_store_path(store, self.exam.exam_id, self.fingerprints["segment"]).relative_to(store))
 
     def measured_path(self, store: Path) -> str:
         """Measured rows relative to STORE."""
-        return str(measure_path(store, self.exam.exam_id, self.measure).relative_to(store))
+        return str(measure_path(store, self.exam.exam_id, self.fingerprints["measure"]).relative_to(store))
 
 
 def plan_exam(exam: Exam, artefacts: Artefacts) -> ExamPlan:
-    """Chain the fingerprints: convert depends on the chosen images alone, measure on the known number of vertebrae,
-    load alone on demographics, tasks, assumptions and base models.
+    """Gather what the stages depend on: convert on the chosen images alone, measure on the known number of vertebrae,
+    load on demographics, tasks, assumptions and base models.
 
     Rules of the selection count through the images that they choose: a rule that changes no choice redoes nothing.
     """
-    inputs = {"sagittal": _images(exam.sagittal), "axial": _images(exam.axial), "axial_weighting": exam.axial_weighting}
-    convert = fingerprint("convert", inputs=inputs)
-    segment = fingerprint("segment", upstream=[convert], artefacts=artefacts.weights)
-    measure = fingerprint("measure", inputs=exam.vertebrae, upstream=[segment])
-    sex = exam.demographics.sex
-    load = fingerprint(
-        "load",
-        inputs=exam.demographics,
-        parameters={
-            "tasks": artefacts.tasks,
-            "assumptions": artefacts.assumptions,
-            "personalise": artefacts.personalise,
-            "impute": artefacts.impute,
-        },
-        upstream=[measure],
-        artefacts={"base_model": artefacts.base_models[sex]} if sex else {},
-    )
-    return ExamPlan(exam, convert, segment, measure, load)
+    images = {"sagittal": _images(exam.sagittal), "axial": _images(exam.axial), "axial_weighting": exam.axial_weighting}
+    inputs = {
+        "convert": digest(images),
+        "segment": NOTHING,
+        "measure": digest(exam.vertebrae),
+        "load": digest(exam.demographics),
+    }
+    return ExamPlan(exam, {stage: artefacts.parts(stage, inputs[stage], exam.demographics.sex) for stage in STAGES})
 
 
 def _images(rows: Iterable[FileRow]) -> list[list[str | int]]:

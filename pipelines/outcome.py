@@ -8,6 +8,7 @@ import traceback
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -17,7 +18,7 @@ from cohort.rows import LedgerRow
 from cohort.tables.buckets import Key
 from cohort.tables.commit import commit
 from cohort.tables.schema import rows_to_table
-from pipelines.fingerprint import later_stages
+from pipelines.fingerprint import Parts, later_stages
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +42,8 @@ class WorkItem:
     fingerprint: str
     task: Any = None
     """The stage's own small, frozen dataclass (paths and parameters, never arrays)."""
+    parts: Parts | None = None
+    """What the fingerprint is made of; None for work without one (scan, hash)."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,12 @@ class Outcome:
     path: str | None = None
     worker: str = ""
     rows: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    parts: Parts | None = None
+    """Of the work item."""
+    rss_mib: float | None = None
+    """Most memory that the worker process has held until then."""
+    finished_at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    """UTC, ISO 8601."""
 
     def __post_init__(self) -> None:
         if self.reason is not None and self.reason not in REASONS:
@@ -90,13 +99,22 @@ def success(item: WorkItem, result: Result, *, seconds: float) -> Outcome:
         reason=result.reason,
         path=result.path,
         rows=result.rows,
+        parts=item.parts,
     )
 
 
 def failure(item: WorkItem, error: BaseException, *, seconds: float) -> Outcome:
     """Outcome of an exam whose stage raised: refused with its reason, or failed with the name of the exception."""
     if isinstance(error, RefusedError):
-        return Outcome(item.exam_id, item.stage, item.fingerprint, "refused", round(seconds, 3), reason=error.reason)
+        return Outcome(
+            exam_id=item.exam_id,
+            stage=item.stage,
+            fingerprint=item.fingerprint,
+            status="refused",
+            seconds=round(seconds, 3),
+            reason=error.reason,
+            parts=item.parts,
+        )
     reason = "disk_full" if is_disk_full(error) else "internal_error"
     return failed(item, type(error).__name__, seconds=seconds, reason=reason)
 
@@ -111,6 +129,7 @@ def failed(item: WorkItem, error_type: str, *, seconds: float, reason: str = "in
         seconds=round(seconds, 3),
         reason=reason,
         error_type=error_type,
+        parts=item.parts,
     )
 
 
@@ -142,6 +161,7 @@ def each(function: Callable[[WorkItem], Result], items: Sequence[WorkItem]) -> l
 
 def ledger_row(outcome: Outcome, *, run_id: str) -> LedgerRow:
     """The ledger's record of an outcome."""
+    parts = outcome.parts
     return LedgerRow(
         exam_id=outcome.exam_id,
         stage=outcome.stage,
@@ -153,6 +173,12 @@ def ledger_row(outcome: Outcome, *, run_id: str) -> LedgerRow:
         seconds=outcome.seconds,
         worker=outcome.worker,
         run_id=run_id,
+        finished_at=outcome.finished_at,
+        rss_mib=outcome.rss_mib,
+        stage_version=parts.version if parts else None,
+        inputs=parts.inputs if parts else None,
+        parameters=parts.parameters if parts else None,
+        artefacts=parts.artefacts if parts else None,
     )
 
 

@@ -76,6 +76,7 @@ def _finish(job: Job, index: FileIndex, rows: Sequence[ExamRow], chain: Chain, *
     disagree = chain.largest_difference is not None and chain.largest_difference > AGREEMENT_LIMIT
     run_row = RunRow(
         run_id=job.run_id,
+        command="run",
         started_at=datetime.fromtimestamp(job.started, UTC).isoformat(timespec="seconds"),
         seconds=round(time.time() - job.started, 2),
         version=__version__,
@@ -88,7 +89,9 @@ def _finish(job: Job, index: FileIndex, rows: Sequence[ExamRow], chain: Chain, *
         n_refused=statuses["refused"],
         n_failed=statuses["failed"],
         n_gone=n_gone,
+        n_pending=statuses["pending"],
         stages_run=chain.n_executed,
+        ended="complete",
         status="flagged" if disagree else "ok",
         reason="engines_disagree" if disagree else None,
         opensim_checked=chain.n_checked,

@@ -12,6 +12,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from resource import RUSAGE_SELF, getrusage
 from typing import Any, Final, Protocol
 
 from distributed import Client, Future, as_completed, get_worker
@@ -88,7 +89,8 @@ def run_batch(stage: Stage, items: tuple[WorkItem, ...], *, worker: str) -> tupl
         outcomes = stage.run(items)
         if [outcome.exam_id for outcome in outcomes] != [item.exam_id for item in items]:
             raise RuntimeError("outcomes are not those of the items")  # noqa: TRY301
-        return tuple(replace(outcome, worker=worker) for outcome in outcomes)
+        peak_mib = getrusage(RUSAGE_SELF).ru_maxrss / 1024  # Linux counts KiB
+        return tuple(replace(outcome, worker=worker, rss_mib=round(peak_mib, 1)) for outcome in outcomes)
     except Exception as error:  # becomes the outcome of the one exam that raises it alone
         log_failure(f"a batch of {stage.name}", error)
         return Broken(type(error).__name__)

@@ -46,7 +46,7 @@ def archive() -> list[FileRow]:
 
 
 def plans(rows: list[FileRow], rules: SelectRules) -> dict[str, str]:
-    return {exam.exam_id: plan_exam(exam, ARTEFACTS).convert for exam in group_exams(rows, None, rules)}
+    return {exam.exam_id: plan_exam(exam, ARTEFACTS).fingerprints["convert"] for exam in group_exams(rows, None, rules)}
 
 
 def test_a_changed_rule_redoes_just_the_exams_whose_images_change() -> None:
@@ -73,7 +73,7 @@ def test_a_known_number_of_vertebrae_redoes_what_is_named_and_nothing_before(tmp
     (before,), (after,) = group_exams(rows, None), group_exams(rows, read_subjects(table, pseudonyms))
     assert after.vertebrae == VertebraCount(6, None)
     first, second = (plan_exam(exam, ARTEFACTS) for exam in (before, after))
-    assert {stage for stage in STAGES if getattr(first, stage) != getattr(second, stage)} == {"measure", "load"}
+    assert {stage for stage in STAGES if first.fingerprints[stage] != second.fingerprints[stage]} == {"measure", "load"}
     assert exam_row(after, None, {}).lumbar_vertebrae == 6
 
 
@@ -81,7 +81,7 @@ def test_a_known_number_of_vertebrae_redoes_what_is_named_and_nothing_before(tmp
 def test_another_personalisation_redoes_the_loads_alone(changed: dict[str, Any]) -> None:
     (exam,) = group_exams([row for row in archive() if row.exam_id == "a"], None)
     first, second = plan_exam(exam, ARTEFACTS), plan_exam(exam, replace(ARTEFACTS, **changed))
-    assert {stage for stage in STAGES if getattr(first, stage) != getattr(second, stage)} == {"load"}
+    assert {stage for stage in STAGES if first.fingerprints[stage] != second.fingerprints[stage]} == {"load"}
 
 
 def test_one_identifier_in_a_plain_and_in_a_multi_frame_file_has_a_fingerprint() -> None:

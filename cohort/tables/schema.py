@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from cohort.rows import TABLES
 
-SCHEMA_VERSION: Final = 4
+SCHEMA_VERSION: Final = 5
 """Raised by hand with every change of a row class; stores of another version are refused, never guessed at."""
 
 _ARROW_TYPES: Final[dict[object, pa.DataType]] = {

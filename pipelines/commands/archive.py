@@ -1,0 +1,128 @@
+"""`cohort run` and `cohort scan`: bring a store up to date with an archive."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from cohort.reasons import REASONS
+from pipelines.commands.options import ARCHIVE, CONFIG, JSON, STORE, SUBJECTS
+from pipelines.config import RunConfig, read_config
+from pipelines.progress import Progress
+from pipelines.summary import Summary
+
+if TYPE_CHECKING:
+    from pipelines.survey import Survey
+
+
+@click.command(name="run")
+@ARCHIVE
+@STORE
+@CONFIG
+@SUBJECTS
+@click.option("--retry-failed", is_flag=True, help="Try failed stages and unreadable files again.")
+@click.option("--strict", is_flag=True, help="Exit with 1 if any exam failed or the run is flagged.")
+@JSON
+def run_command(
+    archive: Path,
+    store: Path,
+    config_path: Path | None,
+    subjects: Path | None,
+    retry_failed: bool,
+    strict: bool,
+    as_json: bool,
+) -> None:
+    """Process ARCHIVE into a store; a second run redoes only what changed.
+
+    \b
+    Examples:
+      cohort run /data/archive --store /data/store
+      cohort run /data/archive --store /data/store --subjects subjects.csv --config cohort.toml
+      cohort run /data/archive --store /data/store --json --strict > summary.json
+    """
+    from pipelines.run import run  # torch and opensim take a second to import: not for --help
+
+    config = read_config(config_path) if config_path else RunConfig()
+    with Progress() as progress:
+        summary = run(archive, store, config=config, progress=progress, subjects=subjects, retry_failed=retry_failed)
+    click.echo(summary.to_json()) if as_json else print_summary(summary)
+    if strict and (summary.run.n_failed or summary.run.status != "ok"):
+        sys.exit(1)
+
+
+@click.command()
+@ARCHIVE
+@STORE
+@CONFIG
+@SUBJECTS
+@JSON
+def scan(archive: Path, store: Path, config_path: Path | None, subjects: Path | None, as_json: bool) -> None:
+    """Read the headers of ARCHIVE and say what it holds: usable files, chosen series, and why not the others.
+
+    Nothing is converted. Unchanged files are not opened again, now or by a later `cohort run`.
+
+    \b
+    Examples:
+      cohort scan /data/archive --store /data/store
+      cohort sql "select reason, count(*) from files group by reason" --store /data/store
+      cohort sql "select axial_reason, count(*) from exams group by 1" --store /data/store
+    """
+    from pipelines.survey import survey
+
+    with Progress() as progress:
+        found = survey(archive, store, config=read_config(config_path), progress=progress, subjects=subjects)
+    click.echo(found.to_json()) if as_json else print_survey(found)
+
+
+def print_survey(found: Survey) -> None:
+    """Print what an archive holds as a table."""
+    click.echo(
+        f"{found.n_files} files, {found.n_files_read} of them new or changed; {found.n_exams} exams; {found.seconds} s"
+    )
+    table = Table()
+    table.add_column("what")
+    table.add_column("outcome")
+    table.add_column("n", justify="right")
+    for what, counts in (
+        ("exams by sagittal images", found.sagittal),
+        ("exams by axial images", found.axial),
+        ("series not chosen", found.not_chosen),
+        ("unusable files", found.unusable_files),
+    ):
+        for k, (outcome, n) in enumerate(counts.items()):
+            table.add_row(what if k == 0 else "", outcome, str(n))
+    Console().print(table)
+    click.echo("Reason codes are explained by: cohort schema --reasons")
+
+
+def print_summary(summary: Summary) -> None:
+    """Print how the archive stands as a table."""
+    run = summary.run
+    if summary.did_nothing:
+        click.echo(
+            f"Nothing to do: {run.n_exams} exams are up to date ({run.n_files} files unchanged, {run.seconds} s)."
+        )
+    title = f"Run {run.run_id}: {run.n_exams} exams, {run.stages_run} stages run in {run.seconds:.0f} s on {run.device}"
+    click.echo(title)
+    table = Table()
+    table.add_column("exams")
+    table.add_column("n", justify="right")
+    for name in ("ok", "flagged", "refused", "failed", "gone"):
+        table.add_row(name, str(getattr(run, f"n_{name}")))
+    for reason, n in summary.reasons.items():
+        table.add_row(f"  {reason}", str(n))
+    for reason, n in summary.unusable_files.items():
+        table.add_row(f"  files: {reason}", str(n))
+    if run.opensim_max_difference is not None:
+        table.add_row(
+            f"re-solved with OpenSim (largest difference {run.opensim_max_difference:.2%})", str(run.opensim_checked)
+        )
+    Console().print(table)
+    if run.reason:
+        click.echo(f"The run is flagged: {REASONS[run.reason]}")
+    click.echo(f'Tables in {summary.store / "tables"}; ask them with: cohort sql "select ..." --store {summary.store}')
