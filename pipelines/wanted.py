@@ -71,25 +71,31 @@ def archive_states(job: Job, connection: duckdb.DuckDBPyConnection) -> pa.Table:
         f"WHERE exam_id IS NOT NULL AND coalesce(reason, '') NOT IN ({unusable})"
     )
     rules = digest([SELECTION_VERSION, job.config.select])
-    connection.register("lines", _subject_lines(job.subjects))
+    told = _told(connection, job.subjects) if job.subjects else "SELECT NULL AS exam_id, NULL AS told"
     return connection.sql(
         f"""
-        WITH keys AS (SELECT DISTINCT exam_id, unnest([exam_id, accession_id, subject_id]) AS key FROM files),
-             known AS (SELECT exam_id, string_agg(lines.digest, '' ORDER BY keys.key) AS told
-                       FROM keys JOIN lines ON keys.key = lines.key GROUP BY exam_id),
-             states AS (SELECT exam_id, max(mtime_ns) AS newest_ns, format('{{:x}}-{{}}',
-                               bit_xor(hash(file_id, frame, size_bytes, mtime_ns)), count(*)) AS index_digest
-                        FROM files GROUP BY exam_id)
         SELECT exam_id, index_digest, concat_ws('-', '{rules}', md5(told)) AS selection_digest, newest_ns
-        FROM states LEFT JOIN known USING (exam_id)
+        FROM (SELECT exam_id, max(mtime_ns) AS newest_ns, format('{{:x}}-{{}}',
+                     bit_xor(hash(file_id, frame, size_bytes, mtime_ns)), count(*)) AS index_digest
+              FROM files GROUP BY exam_id)
+        LEFT JOIN ({told}) USING (exam_id)
         """
     ).to_arrow_table()
 
 
-def _subject_lines(subjects: SubjectTable | None) -> pa.Table:
+def _told(connection: duckdb.DuckDBPyConnection, subjects: SubjectTable) -> str:
+    """Query of all that the subject table says of an exam, by any of its keys, as one text."""
+    connection.register("lines", _subject_lines(subjects))
+    return """
+        SELECT exam_id, string_agg(lines.digest, '' ORDER BY keys.key) AS told
+        FROM (SELECT DISTINCT exam_id, unnest([exam_id, accession_id, subject_id]) AS key FROM files) AS keys
+        JOIN lines USING (key) GROUP BY exam_id"""
+
+
+def _subject_lines(subjects: SubjectTable) -> pa.Table:
     """key, digest of what the subject table says of it."""
-    values = subjects.values if subjects else {}
-    lines = {key: digest({name: sorted(found) for name, found in line.items()}) for key, line in values.items()}
+    values = subjects.values.items()
+    lines = {key: digest({name: sorted(found) for name, found in line.items()}) for key, line in values}
     return pa.table({"key": pa.array(lines.keys(), pa.string()), "digest": pa.array(lines.values(), pa.string())})
 
 
