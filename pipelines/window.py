@@ -225,7 +225,7 @@ class _Window:
 
     def add(self, items: Iterable[WorkItem]) -> None:
         for item in items:
-            self._waiting[item.stage].append(item)
+            self._waiting[item.queue or item.stage].append(item)
 
     def run(self) -> None:
         while any(self._waiting.values()) or self._suspects:
@@ -247,7 +247,7 @@ class _Window:
     def _run_suspects_alone(self) -> None:
         while self._suspects:
             item = self._suspects.popleft()
-            self._executor.submit(self._stages[item.stage], (item,))
+            self._executor.submit(self._stages[item.queue or item.stage], (item,))
             finished = self._executor.wait()
             self._report(finished.outcomes if finished.error_type is None else (blamed(finished),))
 
