@@ -22,8 +22,8 @@ from cohort.store.publish import replacing
 from pipelines.outcome import Result, WorkItem
 
 MEASURE_BATCH: Final = 8
-"""Exams of one task: half a second to a second each, and one to three more where pictures are drawn, so a task lasts 4
-to 30 s. A task costs Dask some milliseconds: more exams would save nothing, and those of a killed task run again."""
+"""Exams of one task: half a second to a second each, and about as long again for the pictures, so a task lasts some 4
+to 20 s. A task costs Dask some milliseconds: more exams would save nothing, and those of a killed task run again."""
 
 
 @dataclass(frozen=True)
