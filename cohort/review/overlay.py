@@ -215,8 +215,8 @@ def contour(
     top, bottom, left, right = window
     part = mask[top : bottom + 1, left : right + 1].astype(float)
     rows, columns = np.arange(top, bottom + 1), np.arange(left, right + 1)
-    found: Any = contour_generator(columns, rows, part, name="mpl2014", line_type="SeparateCode").lines(0.5)
-    pieces, codes = found
+    generator: Any = contour_generator(columns, rows, part, name="mpl2014", line_type="SeparateCode")
+    pieces, codes = generator.lines(0.5)
     if pieces:
         outline = LinePath(np.concatenate(pieces), np.concatenate(codes))
         lines = PathCollection(
