@@ -44,6 +44,8 @@ class WorkItem:
     """The stage's own small, frozen dataclass (paths and parameters, never arrays)."""
     parts: Parts | None = None
     """What the fingerprint is made of; None for work without one (scan, hash)."""
+    queue: str | None = None
+    """Name of the window's `Stage` that runs it, where that is not the stage's own."""
 
 
 @dataclass(frozen=True)

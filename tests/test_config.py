@@ -121,6 +121,8 @@ def test_values_are_read_with_their_types(tmp_path: Path) -> None:
         ("[review]\noverlays = 1", "review.overlays must be true or false"),
         ("[privacy]\nkey_file = 1", "privacy.key_file must be a path"),
         ("[convert]\ntime_limit_s = 0", "convert.time_limit_s is positive"),
+        ("[measure]\ntime_limit_s = 0", "measure.time_limit_s is positive"),
+        ("[load]\ntime_limit_s = -1", "load.time_limit_s is positive"),
         ("[cluster", "not TOML"),
     ],
 )
