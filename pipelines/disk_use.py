@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -33,9 +33,9 @@ def disk_use(store: Path, n_exams: int) -> dict[str, DiskUse]:
     n_exams : exams that have a store; those that were looked at stand for all where there are too many
     """
     return {
-        folder.name: _exams_use(Path(folder), n_exams) if folder.name == "exams" else _use([folder.path])
-        for folder in sorted(os.scandir(store), key=lambda entry: entry.name)
-        if folder.is_dir(follow_symlinks=False) and not folder.name.startswith(".")
+        name: _exams_use(store / name, n_exams) if name == "exams" else _use(store / name)
+        for name in sorted(_names(store))
+        if not name.startswith(".") and (store / name).is_dir()
     }
 
 
@@ -44,10 +44,15 @@ def free_bytes(store: Path) -> int:
     return shutil.disk_usage(store).free
 
 
-def _use(folders: Iterable[str]) -> DiskUse:
+def _names(folder: Path) -> list[str]:
+    with os.scandir(folder) as entries:
+        return [entry.name for entry in entries]
+
+
+def _use(folder: Path) -> DiskUse:
     until = time.monotonic() + FOLDER_S
     total = 0
-    for size in _sizes(folders):
+    for size in _sizes(folder):
         total += size
         if time.monotonic() > until:
             return DiskUse(total, exact=False)
@@ -56,21 +61,21 @@ def _use(folders: Iterable[str]) -> DiskUse:
 
 def _exams_use(folder: Path, n_exams: int) -> DiskUse:
     until = time.monotonic() + FOLDER_S
-    prefixes = [entry.path for entry in os.scandir(folder)]
+    prefixes = sorted(_names(folder))
     Random(len(prefixes)).shuffle(prefixes)  # names are pseudonyms, so any are as good as others; the same each time
     total = n_seen = 0
     for prefix in prefixes:
-        for exam in os.scandir(prefix):
-            total += sum(_sizes([exam.path]))
+        for exam in _names(folder / prefix):
+            total += sum(_sizes(folder / prefix / exam))
             n_seen += 1
             if time.monotonic() > until:
                 return DiskUse(round(total / n_seen * max(n_exams, n_seen)), exact=False)
     return DiskUse(total, exact=True)
 
 
-def _sizes(folders: Iterable[str]) -> Iterator[int]:
-    """Bytes on the disk of every file below some folders; what vanishes meanwhile counts nothing."""
-    waiting = list(folders)
+def _sizes(folder: Path) -> Iterator[int]:
+    """Bytes on the disk of every file below a folder; what vanishes meanwhile counts nothing."""
+    waiting = [str(folder)]
     while waiting:
         try:
             with os.scandir(waiting.pop()) as entries:

@@ -27,7 +27,7 @@ SLOWEST: Final = 10
 """Exams that are named for each stage."""
 EXAMPLES: Final = 3
 """Exams that are named for each kind of failure."""
-_MOST_STEPS: Final = 120
+_MOST_STEPS: Final = 60
 _STEPS_S: Final = (10, 30, 60, 300, 900, 3600, 14400, 86400)
 """Lengths of a step of the plot over time."""
 

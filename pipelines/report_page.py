@@ -30,12 +30,15 @@ table { border-collapse: collapse; width: 100%; margin: 8px 0; }
 th { text-align: left; font-weight: 600; border-bottom: 1px solid #777; }
 th, td { padding: 3px 12px 3px 0; vertical-align: top; }
 td { border-bottom: 1px solid #e3e3e3; }
+td:first-child { white-space: nowrap; } .columns td:first-child { white-space: normal; }
 .n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 code, .id { font-family: ui-monospace, "DejaVu Sans Mono", Menlo, monospace; font-size: 12px; }
 .bar { display: inline-block; height: 9px; background: #666; vertical-align: middle; }
 .columns { columns: 3 300px; column-gap: 28px; }
 .columns > div { break-inside: avoid; margin-bottom: 12px; }
 .columns table { table-layout: fixed; } .columns td { overflow-wrap: anywhere; font-size: 12px; }
+.row { display: grid; grid-template-columns: repeat(auto-fit, minmax(230px, 1fr)); gap: 0 28px; }
+.row td { padding-right: 0; } .row .id { font-size: 11px; }
 .note { color: #555; font-size: 13px; }
 figure { margin: 10px 0; } svg { max-width: 100%; height: auto; }
 @media print {
@@ -116,7 +119,11 @@ def _tiles(report: RunReport) -> str:
     names = ("exams", "ok", "flagged", "refused", "failed", "pending", "gone")
     tiles = [(f"{getattr(run, f'n_{name}'):,}", name) for name in names]
     tiles.append((f"{run.n_files:,}", f"files, {run.n_files_read:,} read"))
-    return '<div class="tiles">' + "".join(f'<div class="tile"><b>{n}</b><span>{what}</span></div>' for n, what in tiles) + "</div>"
+    return (
+        '<div class="tiles">'
+        + "".join(f'<div class="tile"><b>{n}</b><span>{what}</span></div>' for n, what in tiles)
+        + "</div>"
+    )
 
 
 def _throughput(report: RunReport) -> str:
@@ -132,7 +139,18 @@ def _throughput(report: RunReport) -> str:
 
 def _stages(report: RunReport) -> str:
     rows = [
-        (w.stage, w.exams, w.ok, w.flagged, w.refused, w.failed, w.median_s, w.p95_s, w.slowest[0][1], duration(w.total_s))
+        (
+            w.stage,
+            w.exams,
+            w.ok,
+            w.flagged,
+            w.refused,
+            w.failed,
+            w.median_s,
+            w.p95_s,
+            w.slowest[0][1],
+            duration(w.total_s),
+        )
         for w in report.stages
     ]
     return "<h2>Stages of this run</h2>" + _table(
@@ -154,8 +172,10 @@ def _stopped(report: RunReport) -> str:
 
 
 def _slowest(report: RunReport) -> str:
-    parts = [f"<div><h3>{work.stage}</h3>{_table(('exam', '#seconds'), _slowest_rows(work))}</div>" for work in report.stages]
-    return f'<h2>Slowest exams</h2><div class="columns">{"".join(parts)}</div>'
+    parts = [
+        f"<div><h3>{work.stage}</h3>{_table(('exam', '#seconds'), _slowest_rows(work))}</div>" for work in report.stages
+    ]
+    return f'<h2>Slowest exams</h2><div class="row">{"".join(parts)}</div>'
 
 
 def _slowest_rows(work: StageWork) -> list[tuple[Cell, ...]]:
@@ -164,11 +184,21 @@ def _slowest_rows(work: StageWork) -> list[tuple[Cell, ...]]:
 
 def _workers(report: RunReport) -> str:
     rows = [
-        (one.worker or "(unknown)", one.tasks, duration(one.busy_s), _share(one.busy_share), one.peak_mib and round(one.peak_mib))
+        (
+            one.worker or "(unknown)",
+            one.tasks,
+            duration(one.busy_s),
+            _share(one.busy_share),
+            one.peak_mib and round(one.peak_mib),
+        )
         for one in report.workers
     ]
     note = '<p class="note">Busy: time in stages, as a share of the time from the run\'s first result to its last.</p>'
-    return "<h2>Workers</h2>" + _table(("worker", "#stages of exams", "#busy", "busy share", "#peak memory MiB"), rows) + note
+    return (
+        "<h2>Workers</h2>"
+        + _table(("worker", "#stages of exams", "#busy", "busy share", "#peak memory MiB"), rows)
+        + note
+    )
 
 
 def _exams(report: RunReport) -> str:
@@ -237,11 +267,13 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
     """A table; columns whose name begins with # hold numbers."""
     right = [column.startswith("#") for column in columns]
     head = "".join(
-        f'<th{_number_class(is_right)}>{escape(column.removeprefix("#"))}</th>'
+        f"<th{_number_class(is_right)}>{escape(column.removeprefix('#'))}</th>"
         for column, is_right in zip(columns, right, strict=True)
     )
     lines = [
-        "<tr>" + "".join(f"<td{_number_class(k < len(right) and right[k])}>{_cell(one)}</td>" for k, one in enumerate(row)) + "</tr>"
+        "<tr>"
+        + "".join(f"<td{_number_class(k < len(right) and right[k])}>{_cell(one)}</td>" for k, one in enumerate(row))
+        + "</tr>"
         for row in rows
     ]
     return f"<table>{f'<thead><tr>{head}</tr></thead>' if head else ''}<tbody>{''.join(lines)}</tbody></table>"
@@ -255,7 +287,7 @@ def _cell(value: Cell) -> str:
     if isinstance(value, _Html):
         return value
     if isinstance(value, float):
-        return f"{value:,.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+        return f"{value:#.3g}" if abs(value) < 100 else f"{value:,.0f}"
     return f"{value:,}" if isinstance(value, int) else escape(value or "")
 
 

@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING, Final
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
-from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
 from pipelines.fingerprint import STAGES
 
 if TYPE_CHECKING:
     from pipelines.report import StageWork, Throughput
 
-_LINES: Final = dict(zip(STAGES, (("#000000", "-"), ("#0072b2", "--"), ("#d55e00", "-."), ("#009e73", ":")), strict=True))
+_LINES: Final = dict(
+    zip(STAGES, (("#000000", "-"), ("#0072b2", "--"), ("#d55e00", "-."), ("#009e73", ":")), strict=True)
+)
 """Colours of Okabe and Ito, which differ for most kinds of colour blindness."""
 
 
@@ -27,15 +30,16 @@ def throughput_plot(throughput: Throughput) -> str:
     axes = figure.subplots()
     begun = datetime.fromisoformat(throughput.begun_at)
     for stage, counts in throughput.counts.items():
-        edges = [begun + timedelta(seconds=k * throughput.step_s) for k in range(len(counts) + 1)]
+        edges = date2num([begun + timedelta(seconds=k * throughput.step_s) for k in range(len(counts) + 1)])
         speeds = [n * 60.0 / throughput.step_s for n in counts]
         colour, dashes = _LINES[stage]
         axes.stairs(speeds, edges, label=stage, color=colour, linestyle=dashes, linewidth=1.6, baseline=None)
+    axes.xaxis_date("UTC")
     locator = AutoDateLocator()
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
     axes.set_ylim(bottom=0)
-    axes.set_xlabel("UTC")
+    axes.set_xlabel(f"UTC; steps of {throughput.step_s / 60:g} min, the last one cut short by the end")
     axes.set_ylabel("exams per minute")
     axes.legend(ncols=len(throughput.counts), frameon=False, loc="lower left", bbox_to_anchor=(0, 1))
     return _svg(figure, axes)
@@ -54,6 +58,10 @@ def times_plot(stages: Sequence[StageWork]) -> str:
              boxprops={"facecolor": "#d9d9d9"}, medianprops={"color": "black", "linewidth": 2})  # fmt: skip
     axes.invert_yaxis()
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    if axes.get_xlim()[1] < 10 * axes.get_xlim()[0]:
+        axes.set_xscale("linear")  # less than a decade would have one label
     axes.set_xlabel("seconds; box: middle half, whiskers: 5 to 95 %, circles: least and most")
     return _svg(figure, axes)
 

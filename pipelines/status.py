@@ -145,6 +145,7 @@ _FLAGS: Final = """
     group by reason order by n desc, reason limit ?
 """
 
+
 def _pending(tables: duckdb.DuckDBPyConnection) -> dict[str, int]:
     """Stage -> exams that the next run works on: the rules of `pipelines.plan` without `--retry-failed`."""
     counts = [f"count(*) filter ({stage}_is = 'todo')" for stage in STAGES]
