@@ -94,7 +94,7 @@ def _verdict_lines(report: RunReport) -> Iterable[str]:
     else:
         yield (
             f"<b>Stopped before its end:</b> its time was over, or somebody stopped it. {run.stages_run:,} stages of "
-            f"exams were run; {run.n_pending:,} exams are left for the next run."
+            f"exams were run. Left for the next run: {_exams_of(run.n_pending)}."
         )
     if run.reason:
         yield f"<b>The run is flagged:</b> {escape(REASONS.get(run.reason, run.reason))}"
@@ -104,12 +104,13 @@ def _verdict_lines(report: RunReport) -> Iterable[str]:
         yield "<b>Numbers changed</b> with new weights or new code, and were accepted."
     if run.opensim_max_difference is not None:
         yield (
-            f"Engines agree: {run.opensim_checked:,} exams were solved again with OpenSim; the largest difference of "
-            f"an axial load is {run.opensim_max_difference:.2%}."
-            if not run.reason
-            else f"{run.opensim_checked:,} exams were solved again with OpenSim; the largest difference of an axial "
+            f"Engines: {_exams_of(run.opensim_checked)} solved again with OpenSim; the largest difference of an axial "
             f"load is {run.opensim_max_difference:.2%}."
         )
+
+
+def _exams_of(n: int) -> str:
+    return f"{n:,} exam" + ("" if n == 1 else "s")
 
 
 def _tiles(report: RunReport) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import platform
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -96,9 +98,25 @@ def page_of(store: Path, run_id: str) -> str:
 
 def test_the_page_tells_what_ran_how_it_ended_and_what_failed(store: Path) -> None:
     page = page_of(store, STOPPED)
-    for text in ("Stopped before its end", "1 exams are left", "held back", "2 exams were solved again", "0.04%",
-                 "disc.json, sha256 aaaaaaaaaaaa", "muscle, sha256 bbbbbbbbbbbb", "base model: F", "python 3.11", "dask 20",
-                 "ValueError", "internal_error", "not_dicom", "took 1:02:05", "cpu-0", "309", "outcomes.jsonl"):  # fmt: skip
+    for text in (
+        "Stopped before its end",
+        "Left for the next run: 1 exam",
+        "held back",
+        "2 exams solved again",
+        "0.04%",
+        "disc.json, sha256 aaaaaaaaaaaa",
+        "muscle, sha256 bbbbbbbbbbbb",
+        "base model: F",
+        f"python {platform.python_version()}",
+        f"dask {version('dask')}",
+        "ValueError",
+        "internal_error",
+        "not_dicom",
+        "took 1:02:05",
+        "cpu-0",
+        "309",
+        "outcomes.jsonl",
+    ):
         assert text in page, text
 
 
