@@ -27,6 +27,8 @@ _OWN: Final = ("cohort", "models", "cluster", "pipelines")
 """Packages whose log records hold neither paths nor texts of exceptions."""
 _ADDRESS: Final = re.compile(r"(tcp|tls|ucx|inproc)://[\w.:\[\]/-]+")
 """Of a Dask process."""
+_PIECE: Final = 6
+"""Shortest piece of a text that was put together from pieces and values: shorter ones say nothing."""
 
 
 def run_folder(store: Path, run_id: str) -> Path:
@@ -127,17 +129,20 @@ def _said(record: logging.LogRecord) -> str:
     """Text of a record. Of other people's code only what stands in the code itself, with numbers and addresses."""
     if record.name.split(".")[0] in _OWN:
         return record.getMessage()
-    if not _is_literal(record):
-        return f"see {record.module}.py, line {record.lineno}"
-    return str(record.msg) % _harmless(record.args) if record.args else str(record.msg)
+    constants = _constants(record)
+    if record.msg in constants:
+        return str(record.msg) % _harmless(record.args) if record.args else str(record.msg)
+    text = str(record.msg) if isinstance(record.msg, str) else ""
+    pieces = sorted((one for one in constants if len(one) >= _PIECE and one in text), key=text.index)
+    return " ... ".join(pieces) or f"see {record.module}.py, line {record.lineno}"
 
 
-def _is_literal(record: logging.LogRecord) -> bool:
-    """Whether the record's text is a constant of the code that logged it, and was not put together from values."""
+def _constants(record: logging.LogRecord) -> list[str]:
+    """Texts in the code of the function that logs just now; none where it cannot be found."""
     frame: FrameType | None = sys._getframe()
     while frame and (frame.f_code.co_filename, frame.f_lineno) != (record.pathname, record.lineno):
         frame = frame.f_back
-    return frame is not None and isinstance(record.msg, str) and record.msg in frame.f_code.co_consts
+    return [one for one in frame.f_code.co_consts if isinstance(one, str)] if frame else []
 
 
 def _harmless(args: Any) -> Any:

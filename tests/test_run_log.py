@@ -78,8 +78,9 @@ def careless(path: str) -> None:
     except ValueError as error:
         logger.exception(error)
         logger.exception("Exception while handling op %s", error)
-        logger.error(f"failed: {error}")
-        logger.warning("failed: " + path)
+        logger.error(f"could not open {path} after {3} attempts")
+        logger.warning("could not open " + path)
+        logger.warning(f"{path}")
         log_failure("convert of abcd", error)
     logging.getLogger().error("odd message %s", {"file": path})
     raise KeyboardInterrupt(path)
@@ -90,9 +91,12 @@ def test_no_text_of_an_exception_and_no_path_gets_into_the_log(tmp_path: Path) -
         careless(f"/data/{NAME}/image.dcm")
     lines = log_text(tmp_path).splitlines()
     assert NAME not in log_text(tmp_path)
-    assert len(lines) == 7
+    assert len(lines) == 8
+    assert "distributed.core: see test_run_log.py, line " in lines[0]
     assert "(ValueError at test_run_log:" in lines[0]
     assert "distributed.core: Exception while handling op ... (ValueError at test_run_log:" in lines[1]
-    assert "distributed.core: see test_run_log.py, line " in lines[2]
-    assert "pipelines.outcome: convert of abcd failed: ValueError at test_run_log:" in lines[4]
-    assert lines[6].endswith("the run was ended by KeyboardInterrupt")
+    assert lines[2].endswith("distributed.core: could not open ... after ... attempts")
+    assert lines[3].endswith("distributed.core: could not open")
+    assert "distributed.core: see test_run_log.py, line " in lines[4]
+    assert "pipelines.outcome: convert of abcd failed: ValueError at test_run_log:" in lines[5]
+    assert lines[7].endswith("the run was ended by KeyboardInterrupt")
