@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tomllib
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
@@ -191,37 +190,33 @@ _COLUMNS: Final = {
 
 
 def _outcomes(folder: Path) -> duckdb.DuckDBPyConnection:
-    """Table `outcomes` of a run; a line that a kill or a full disk cut off is left out."""
+    """View `outcomes` of a run; a line that a kill or a full disk cut off is left out.
+
+    Each query reads the file again, so that memory does not grow with the run.
+    """
     connection = duckdb.connect(":memory:")
-    connection.execute(f"create table read ({', '.join(f'{name} {kind}' for name, kind in _COLUMNS.items())})")
     if (folder / OUTCOMES).exists():
-        connection.execute(
-            "insert into read select * from read_json(?, format = 'newline_delimited', columns = "
-            f"{_COLUMNS}, ignore_errors = true)",
-            [str(folder / OUTCOMES)],
+        lines = connection.read_json(
+            str(folder / OUTCOMES), columns=_COLUMNS, format="newline_delimited", ignore_errors=True
         )
+        lines.create_view("lines")
+    else:
+        connection.execute(f"create table lines ({', '.join(f'{name} {kind}' for name, kind in _COLUMNS.items())})")
     connection.execute(
-        "create view outcomes as select *, epoch(finished_at) as ended_s from read where finished_at is not null"
+        "create view outcomes as select *, epoch(finished_at) as ended_s from lines where finished_at is not null"
     )
     return connection
 
 
 def _stages(outcomes: duckdb.DuckDBPyConnection) -> tuple[StageWork, ...]:
-    slowest = defaultdict(list)
-    for stage, exam_id, seconds in outcomes.execute(
-        "select stage, exam_id, seconds from outcomes "
-        "qualify row_number() over (partition by stage order by seconds desc, exam_id) <= ? "
-        "order by seconds desc, exam_id",
-        [SLOWEST],
-    ).fetchall():
-        slowest[stage].append((exam_id, seconds))
-    found = outcomes.sql(
+    found = outcomes.execute(
         "select stage, count(*), count_if(status = 'ok'), count_if(status = 'flagged'), count_if(status = 'refused'), "
         "count_if(status = 'failed'), sum(seconds), quantile_cont(seconds, 0.5), quantile_cont(seconds, 0.95), "
-        "quantile_cont(seconds, [0, 0.05, 0.25, 0.5, 0.75, 0.95, 1]) from outcomes group by stage"
+        "quantile_cont(seconds, [0, 0.05, 0.25, 0.5, 0.75, 0.95, 1]), "
+        "max_by((exam_id, seconds), seconds, ?) from outcomes group by stage",
+        [SLOWEST],
     ).fetchall()
-    works = [StageWork(*row, slowest[row[0]]) for row in found]
-    return tuple(sorted(works, key=lambda work: STAGES.index(work.stage)))
+    return tuple(sorted((StageWork(*row) for row in found), key=lambda work: STAGES.index(work.stage)))
 
 
 def _workers(outcomes: duckdb.DuckDBPyConnection) -> tuple[WorkerLoad, ...]:
@@ -235,7 +230,7 @@ def _workers(outcomes: duckdb.DuckDBPyConnection) -> tuple[WorkerLoad, ...]:
 
 def _stopped(outcomes: duckdb.DuckDBPyConnection) -> tuple[Stopped, ...]:
     found = outcomes.execute(
-        "select stage, status, reason, error_type, count(*) as n, list_sort(list(exam_id))[:?] from outcomes "
+        "select stage, status, reason, error_type, count(*) as n, min(exam_id, ?) from outcomes "
         "where status in ('refused', 'failed') group by stage, status, reason, error_type "
         "order by status, n desc, stage, reason, error_type",
         [EXAMPLES],

@@ -115,7 +115,7 @@ def store_status(store: Path) -> StoreStatus:
             runs=_last_runs(store, tables, working),
             exams=exam_counts(tables),
             pending=_pending(tables),
-            held_exams=_one(tables, "select count(distinct exam_id) from held where status in ('ok', 'flagged')"),
+            held_exams=_one(tables, _HELD),
             by_month=dict(tables.sql(_BY_MONTH).fetchall()),
             flags=[FlagShare(*row) for row in tables.execute(_FLAGS, [MOST_FLAGS]).fetchall()],
             disk=disk_use(store, n_stores),
@@ -133,6 +133,10 @@ def _one(tables: duckdb.DuckDBPyConnection, statement: str) -> int:
     return int(tables.sql(statement).fetchall()[0][0])
 
 
+_HELD: Final = """
+    select count(distinct exam_id) from held where stage in ('measure', 'load') and status in ('ok', 'flagged')
+"""
+
 _BY_MONTH: Final = """
     select finished_at[:7] as month, count(*) from ledger
     where stage = 'load' and status in ('ok', 'flagged') and finished_at is not null
@@ -146,44 +150,36 @@ _FLAGS: Final = """
 """
 
 
+_COMPARED: Final = """
+    with wanted_stages as (
+        unpivot (select exam_id, {stages} from wanted) on {stages} into name stage value fingerprint
+    ), attempts as (
+        select exam_id, fingerprint, status, reason from ledger
+        union all select exam_id, fingerprint, status, reason from held
+    ), tried as (
+        select exam_id, fingerprint, status in ('refused', 'failed') as bad
+        from attempts where status <> 'failed' or not list_contains(?, reason)
+    )
+    select stage, count(*) filter (bad is null), count(distinct exam_id) filter (bad)
+    from wanted_stages left join tried using (exam_id, fingerprint) group by stage
+"""
+"""Per stage, exams whose wanted fingerprint was not tried yet, and those for which it was refused or failed."""
+
+
 def _pending(tables: duckdb.DuckDBPyConnection) -> dict[str, int]:
-    """Stage -> exams that the next run works on: the rules of `pipelines.plan` without `--retry-failed`."""
-    counts = [f"count(*) filter ({stage}_is = 'todo')" for stage in STAGES]
-    latest = [
-        f"max(fingerprint) filter (stage = '{stage}') as {stage}_has, bool_or(bad and stage = '{stage}') as {stage}_bad"
-        for stage in STAGES
-    ]
-    before = ["'done'", *(f"{stage}_is" for stage in STAGES)]
-    passing = ", ".join(f"'{reason}'" for reason in sorted(PASSING_REASONS))
-    standing = [_standing(stage, before[k]) for k, stage in enumerate(STAGES)]
-    row = tables.execute(
-        f"""
-        with attempts as (
-            select exam_id, stage, fingerprint, status, reason from held union all
-            select exam_id, stage, fingerprint, status, reason from ledger
-            {"anti join held using (exam_id, stage)" if _one(tables, "select count(*) from held") else ""}
-        ), judged as (
-            select exam_id, stage,
-                   case when status = 'failed' and reason in ({passing}) then null else fingerprint end as fingerprint,
-                   status in ('refused', 'failed') as bad
-            from attempts
-        ), latest as (
-            select exam_id, {", ".join(latest)} from judged group by exam_id
-        ), standing as (
-            select {", ".join(standing)} from wanted left join latest using (exam_id) where "convert" is not null
-        )
-        select {", ".join(counts)} from standing
-        """
-    ).fetchall()[0]
-    return {stage: n for stage, n in zip(STAGES, row, strict=True) if n}
+    """Stage -> exams that the next run works on: the rules of `pipelines.plan` without `--retry-failed`.
 
-
-def _standing(stage: str, before: str) -> str:
-    """Column that says what becomes of a stage, given what becomes of the one before it."""
-    return f"""case
-        when {before} <> 'done' then {before}
-        when {stage}_has is distinct from wanted."{stage}" then 'todo'
-        when {stage}_bad then 'barred' else 'done' end as {stage}_is"""
+    A stage that was refused or failed bars those after it, and took their attempts away when it did.
+    """
+    statement = _COMPARED.format(stages=", ".join(STAGES))
+    found = {stage: counts for stage, *counts in tables.execute(statement, [list(PASSING_REASONS)]).fetchall()}
+    pending, n_barred = {}, 0
+    for stage in STAGES:
+        n_untried, n_bad = found.get(stage, (0, 0))
+        if n_untried > n_barred:
+            pending[stage] = n_untried - n_barred
+        n_barred += n_bad
+    return pending
 
 
 def _last_runs(store: Path, tables: duckdb.DuckDBPyConnection, working: Working) -> list[LastRun]:

@@ -78,7 +78,7 @@ def test_work_left_is_what_the_next_run_would_do(store: Path) -> None:
 
 
 def test_numbers_that_are_held_back_are_not_work_left(store: Path) -> None:
-    rows = attempts("weights")
+    rows = attempts("weights") + attempts("failed", last="segment", status="failed", reason="internal_error")
     commit(store / "candidate", RUN, {"ledger": rows}, touched={})
     found = store_status(store)
     assert found.held_exams == 1
