@@ -232,7 +232,7 @@ def _software(report: RunReport) -> str:
         rows.append(
             ("workers", f"{cluster['workers']} on {cluster['hosts']} host(s): {slots}; {cluster['memory_gib']} GiB")
         )
-        rows += [(f"{what}, while the run worked", _link(cluster[what])) for what in ("dashboard", "prometheus")]
+        rows += [(f"{what}, while the run worked", _link(address)) for what, address in cluster["links"].items()]
     known = [row for row in rows if row[1]]
     return "<h2>Software and machines</h2>" + _table(("what", "which"), known) if known else ""
 

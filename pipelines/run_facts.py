@@ -58,17 +58,20 @@ def record_software(
     _write(store, run_id, SOFTWARE, facts)
 
 
-def record_cluster(store: Path, run_id: str, client: Client) -> None:
-    """Write who works and where it can be watched; call it when the workers are there."""
+def record_cluster(store: Path, run_id: str, client: Client, links: Mapping[str, str]) -> None:
+    """Write who works and where it can be watched; call it when the workers are there.
+
+    Parameters
+    ----------
+    links : `metrics`, and `dashboard` where it is on -> address
+    """
     workers = client.scheduler_info(n_workers=-1)["workers"].values()
-    watched = client.dashboard_link.removesuffix("/status")
     facts = {
         "workers": len(workers),
         "hosts": len({worker["host"] for worker in workers}),
         "resources": dict(sum((Counter(worker["resources"]) for worker in workers), Counter[str]())),
-        "memory_gib": round(sum(worker["memory_limit"] for worker in workers) / 2**30, 1),
-        "dashboard": f"{watched}/status",
-        "prometheus": f"{watched}/metrics",
+        "memory_gib": round(sum(worker["memory_limit"] or 0 for worker in workers) / 2**30, 1),  # None: no limit
+        "links": dict(links),
     }
     _write(store, run_id, CLUSTER, facts)
 

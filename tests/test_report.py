@@ -85,6 +85,9 @@ def leave_files(store: Path, run_id: str) -> None:
     networks = {"disc": (f"/home/{NAME}/disc.json", 64 * "a"), "muscle": ("muscle", 64 * "b")}
     record_software(store, run_id, command="nightly", device="cpu", networks=networks, base_models={"F": 64 * "c"})
     folder = run_folder(store, run_id)
+    links = {"metrics": "http://127.0.0.1:8787/metrics"}
+    cluster = {"workers": 2, "hosts": 1, "resources": {"CPU": 1, "GPU": 1}, "memory_gib": 4.0, "links": links}
+    (folder / "cluster.json").write_text(json.dumps(cluster))
     (folder / "config.toml").write_text(f'[privacy]\nkey_file = "/data/{NAME}/pseudonym.key"\n[cluster]\nworkers = 2\n')
     (folder / "summary.json").write_text(json.dumps({"unusable_files": {"not_dicom": 17}}))
     with RunLog(store, run_id) as log:
@@ -116,6 +119,8 @@ def test_the_page_tells_what_ran_how_it_ended_and_what_failed(store: Path) -> No
         "cpu-0",
         "309",
         "outcomes.jsonl",
+        "2 on 1 host(s): 1 CPU, 1 GPU; 4.0 GiB",
+        '<a href="http://127.0.0.1:8787/metrics">',
     ):
         assert text in page, text
 
