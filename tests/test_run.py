@@ -147,6 +147,26 @@ def test_a_new_exam_is_the_only_one_processed(place: Place) -> None:
     assert len(pd.read_parquet(place.store / "tables" / "exams")) == 3
 
 
+def test_a_night_that_is_over_leaves_the_rest_for_the_next_and_says_what_it_is(place: Place) -> None:
+    _write(place, LATER)
+    summary = place.run(command="nightly", stop=lambda: True)
+    assert (summary.run.command, summary.run.ended, summary.run.n_pending) == ("nightly", "stopped", 1)
+    assert summary.run.stages_run == 0
+    (exam,) = [row for row in read_objects(place.store, "exams") if row.exam_id == place.exam_id(LATER)]
+    assert exam.status == "pending"
+    config = place.folder / "cohort.toml"
+    config.write_text('[privacy]\nkey_file = "key"\n[cluster]\nworkers = 1\n[load]\ntasks = ["flexion60_5kg"]\n')
+    arguments = ["nightly", str(place.archive), "--store", str(place.store), "--config", str(config)]
+    tables = {path: path.stat().st_mtime_ns for path in (place.store / "tables").rglob("*.parquet")}
+    told = CliRunner().invoke(main, [*arguments, "--dry-run", "--json"])
+    assert told.exit_code == 0, told.output
+    found = json.loads(told.stdout)
+    assert found["exams"] == {place.exam_id(LATER): ["convert: new exam"]}
+    assert found["stages"] == dict.fromkeys(("convert", "segment", "measure", "load"), 1)
+    assert "new exam" in CliRunner().invoke(main, [*arguments, "--dry-run"]).output
+    assert {path: path.stat().st_mtime_ns for path in (place.store / "tables").rglob("*.parquet")} == tables
+
+
 def test_a_changed_height_redoes_only_the_load(place: Place, tmp_path: Path) -> None:
     subjects = tmp_path / "subjects.csv"
     subjects.write_text(f"study_instance_uid,height_m\n{ROOT}.602,1.90\n")
