@@ -57,12 +57,14 @@ class RunLog:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        if kind is not None:
-            self.note(f"the run was ended by {kind.__name__}")
         for logger in self._loggers:
             logger.removeHandler(self._records)
-        self._records.close()
-        self._outcomes.close()
+        with suppress(OSError):  # a full disk has been raised already: every line is flushed when it is written
+            if kind is not None:
+                self.note(f"the run was ended by {kind.__name__}")
+        for file in (self._records, self._outcomes):
+            with suppress(OSError):
+                file.close()
 
     def outcome(self, outcome: Outcome) -> None:
         """Append one outcome; one flushed line of JSON."""

@@ -70,6 +70,19 @@ def test_numbers_and_addresses_of_other_code_are_kept_and_other_values_are_not(t
     assert NAME not in log_text(tmp_path)
 
 
+def test_a_full_disk_is_raised_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    before = list(logging.getLogger().handlers)
+    folder = run_folder(tmp_path, RUN)
+    folder.mkdir(parents=True)
+    for name in ("outcomes.jsonl", "run.log"):
+        (folder / name).symlink_to("/dev/full")
+    with RunLog(tmp_path, RUN):
+        logging.getLogger("distributed").warning("is not written, and disturbs nobody")
+    with pytest.raises(OSError, match="No space left"), RunLog(tmp_path, RUN) as log:
+        log.outcome(outcome())
+    assert logging.getLogger().handlers == before
+
+
 def careless(path: str) -> None:
     """Log a path in all the ways that occur, and end with it."""
     logger = logging.getLogger("distributed.core")

@@ -95,10 +95,10 @@ def _table(*columns: str) -> Table:
 def _runs(runs: list[LastRun]) -> Table:
     from pipelines.progress import duration
 
-    table = _table("run", "command", "#took", "ended", "status", "#done", "#left")
+    table = _table("run", "command", "#took", "ended", "status", "#stages", "#left")
     for run in runs:
         took = duration(run.seconds) if run.seconds is not None else ""
-        standing = " ".join(word for word in (run.status, run.reason, run.change and f"change {run.change}") if word)
+        standing = ", ".join(word for word in (run.status, run.reason, run.change and f"change {run.change}") if word)
         numbers = (_number(run.stages_run), _number(run.n_pending))
         table.add_row(run.run_id, run.command or "", took, run.ended, standing, *numbers)
     return table
