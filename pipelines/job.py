@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from cluster.local import local_cluster
-from cluster.resources import Device, available_cores, resolve_device
+from cluster.profiles import device_of, open_cluster
+from cluster.resources import Device
 from cohort.archive.demographics import SubjectTable, read_subjects
 from cohort.archive.pseudonym import Pseudonyms, load_or_create_key
 from cohort.tables.buckets import create_tables
@@ -60,7 +60,7 @@ def prepare(archive: Path, store: Path, config: RunConfig, subjects: Path | None
     key_file = config.privacy.key_file
     pseudonyms = Pseudonyms(load_or_create_key(key_file, store=store))
     create_tables(store)
-    device = resolve_device(config.cluster.device)
+    device = device_of(config.cluster)
     networks = check_networks(config.segment.networks)
     base_models = store_base_models(store, config.load)
     names = ", ".join(name for name, _ in networks.values())
@@ -98,11 +98,7 @@ class Workers:
     def executor(self) -> Executor:
         """The executor on the cluster."""
         if self._executor is None:
-            cluster = self._job.config.cluster
-            n_cpu = cluster.workers or max(1, available_cores() - 1)
-            self._job.progress.note(f"starting {n_cpu} CPU workers and the network worker")
-            client = self._resources.enter_context(
-                local_cluster(n_cpu, device=self._job.device, memory_limit=cluster.memory_limit)
-            )
+            job = self._job
+            client = self._resources.enter_context(open_cluster(job.config.cluster, note=job.progress.note))
             self._executor = DaskExecutor(client)
         return self._executor
