@@ -25,7 +25,7 @@ class Command:
 
     @property
     def shell(self) -> str:
-        """One line for a shell. Words are quoted, but for the value of --name, in which the shell puts its variables."""
+        """One line for a shell. All words are quoted but --name, in which the shell puts its variables."""
         env = [f"{name}={shlex.quote(value)}" for name, value in self.env.items()]
         return " ".join(["env", *env, *(word if _is_name(word) else shlex.quote(word) for word in self.words)])
 

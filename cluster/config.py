@@ -80,4 +80,3 @@ class ClusterConfig:
             f"cluster.workers and cluster.memory_limit belong to profiles local and cuda, not to {name}",
         )
         check(name != "cuda" or self.device != "cpu", "profile cuda needs a GPU; with device = cpu use profile local")
-

@@ -74,9 +74,7 @@ def _service(site: KubernetesSite) -> dict[str, Any]:
     return {
         "type": "ClusterIP",
         "selector": {"dask.org/cluster-name": site.name, "dask.org/component": "scheduler"},
-        "ports": [
-            {"name": name, "protocol": "TCP", "port": port, "targetPort": name} for name, port in _PORTS.items()
-        ],
+        "ports": [{"name": name, "protocol": "TCP", "port": port, "targetPort": name} for name, port in _PORTS.items()],
     }
 
 
@@ -103,9 +101,7 @@ def _container(site: KubernetesSite, name: str, words: tuple[str, ...], env: dic
 def _scheduler(site: KubernetesSite) -> dict[str, Any]:
     words = (_PYTHON, "-m", "distributed.cli.dask_scheduler", "--port", "8786", "--dashboard-address", ":8787")
     container = _container(site, "scheduler", words, {"DASK_CONFIG": str(_CONFIG)})
-    container["ports"] = [
-        {"name": name, "containerPort": port, "protocol": "TCP"} for name, port in _PORTS.items()
-    ]
+    container["ports"] = [{"name": name, "containerPort": port, "protocol": "TCP"} for name, port in _PORTS.items()]
     memory = {"memory": f"{_SCHEDULER_MEMORY_MIB}Mi"}
     container["resources"] = {"requests": {"cpu": "1", **memory}, "limits": memory}
     return container

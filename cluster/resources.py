@@ -46,7 +46,9 @@ def device_of_workers(client: Client) -> Device:
     workers = [address for address, worker in workers_of(client).items() if worker["resources"].get("GPU")]
     found = set(client.run(sees_gpu, workers=workers).values())
     if len(found) > 1:
-        raise ConfigurationError("some network workers see a GPU and some do not; say cluster.device or mend the others")
+        raise ConfigurationError(
+            "some network workers see a GPU and some do not; say cluster.device or mend the others"
+        )
     return "cuda" if found == {True} else "cpu"
 
 

@@ -48,7 +48,9 @@ def ssh_cluster(site: SshSite, *, start_timeout_s: float, note: Note) -> Iterato
             at_end.callback(_wait_for_end, processes)  # after the scheduler's end, which ends the workers
             client = at_end.enter_context(own_scheduler(folder, interface=site.interface))
             processes += [_start(site, host, lane, folder) for host in site.hosts for lane in _lanes(host)]
-            note(f"workers are starting on {len(site.hosts)} hosts; logs in {folder.path.name} of cluster.site's folder")
+            note(
+                f"workers are starting on {len(site.hosts)} hosts; logs in {folder.path.name} of cluster.site's folder"
+            )
             wait_for_lanes(
                 client,
                 _expected(site),

@@ -9,12 +9,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from cluster.checks import require
+from cluster.preflight import Needs, inspect
 from cluster.profiles import device_of, open_cluster
 from cluster.resources import Device
 from cohort.archive.demographics import SubjectTable, read_subjects
 from cohort.archive.pseudonym import Pseudonyms, load_or_create_key
 from cohort.tables.buckets import create_tables
-from models.registry import read_contract
+from models.registry import read_contract, weights_path
 from pipelines.base_models import store_base_models
 from pipelines.config import RunConfig
 from pipelines.exams import Artefacts
@@ -47,6 +49,13 @@ class Job:
     progress: Progress
     run_id: str = field(default_factory=_new_run_id)
     started: float = field(default_factory=time.time)
+
+    @property
+    def needs(self) -> Needs:
+        """What workers must have for this run."""
+        weights = {f"weights of {label}": weights_path(name) for label, (name, _) in self.networks.items()}
+        bases = {f"base model {sex}": path for sex, path in self.base_models.items()}
+        return Needs(self.device, weights | bases, self.store, self.archive)
 
 
 def prepare(archive: Path, store: Path, config: RunConfig, subjects: Path | None, progress: Progress) -> Job:
@@ -89,7 +98,7 @@ def prepare(archive: Path, store: Path, config: RunConfig, subjects: Path | None
 
 
 class Workers:
-    """Starts the cluster when the first work appears: a run with nothing to do starts none."""
+    """Starts or joins the cluster when the first work appears, and checks it: a run with nothing to do starts none."""
 
     def __init__(self, job: Job, resources: ExitStack) -> None:
         self._job, self._resources = job, resources
@@ -100,5 +109,10 @@ class Workers:
         if self._executor is None:
             job = self._job
             client = self._resources.enter_context(open_cluster(job.config.cluster, note=job.progress.note))
+            checks = inspect(client, job.needs)
+            require(checks)
+            for one in checks:
+                if one.state == "warning":
+                    job.progress.note(f"{one.what}: {one.detail}; {one.remedy}")
             self._executor = DaskExecutor(client)
         return self._executor

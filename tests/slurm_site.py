@@ -1,4 +1,4 @@
-"""A real Slurm of one node for the tests: munged, slurmctld and slurmd on loopback, with all their files in one folder."""
+"""A real Slurm of one node for the tests: munged, slurmctld and slurmd on loopback, all their files in one folder."""
 
 from __future__ import annotations
 
