@@ -52,7 +52,7 @@ def own_scheduler(folder: ClusterFolder, *, interface: str | None) -> Iterator[C
 
 
 @contextmanager
-def existing_scheduler(where: str | Path) -> Iterator[Client]:
+def existing_scheduler(where: str | Path, *, timeout_s: float = CONNECT_TIMEOUT_S) -> Iterator[Client]:
     """A client of a scheduler that somebody started, by its address or its scheduler file.
 
     Where `cluster.pem` lies beside the scheduler file it is shown to the scheduler; else Dask's own settings apply.
@@ -68,7 +68,7 @@ def existing_scheduler(where: str | Path) -> Iterator[Client]:
             raise ConfigurationError(f"there is no scheduler file {where.name} yet: start `dask scheduler` first")
         told = {"scheduler_file": str(where), "security": ClusterFolder(where.parent).security()}
     try:
-        client = Client(**told, timeout=CONNECT_TIMEOUT_S, set_as_default=False)
+        client = Client(**told, timeout=timeout_s, set_as_default=False)
     except (OSError, ValueError, RuntimeError) as error:
         name = where.name if isinstance(where, Path) else where
         raise ConfigurationError(
