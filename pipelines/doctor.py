@@ -36,7 +36,8 @@ _LEAST_PYTHON: Final = (3, 11)
 
 def for_profile(config: ClusterConfig, profile: str | None) -> ClusterConfig:
     """The section [cluster] with another profile: what belongs to the old one only is dropped."""
-    assert profile is not None
+    if profile is None or profile == config.profile:
+        return config
     if profile in ("local", "cuda"):
         device = config.device if profile == "local" else "auto"
         return ClusterConfig(profile, workers=config.workers, memory_limit=config.memory_limit, device=device)

@@ -81,6 +81,9 @@ def test_two_job_types_join_one_scheduler_and_end_with_it(slurm: Path, capfd: py
         assert client.scheduler.address.startswith("tls://")
         (folder,) = (slurm / "shared").iterdir()
         assert (folder / "cluster.pem").stat().st_mode & 0o777 == 0o600
+        without_key = client.scheduler.address.replace("tls://", "tcp://")
+        with pytest.raises(ConfigurationError, match="no scheduler answers"), existing_scheduler(without_key, timeout_s=1):
+            pass
         checks = {one.what: one for one in inspect(client, Needs("cpu", {}, slurm, slurm))}
     assert {one.state for one in checks.values() if one.what != "memory per worker"} == {"ok"}
     assert checks["memory per worker"].state == "warning"
@@ -89,14 +92,6 @@ def test_two_job_types_join_one_scheduler_and_end_with_it(slurm: Path, capfd: py
     assert not folder.exists()
     wait_for_no_jobs()
     assert capfd.readouterr().err == ""
-
-
-def test_who_has_not_the_key_is_not_let_in(slurm: Path) -> None:
-    with open_cluster(config(write_site(slurm)), note=print) as client:
-        bare = client.scheduler.address.replace("tls://", "tcp://")
-        with pytest.raises(ConfigurationError, match="no scheduler answers"), existing_scheduler(bare, timeout_s=2):
-            pass
-    wait_for_no_jobs()
 
 
 def test_workers_end_when_their_run_is_killed(slurm: Path) -> None:
