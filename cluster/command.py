@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dask.utils import parse_bytes
 
+from cluster.links import LOOPBACK
 from cluster.resources import Device, Resource
 from cluster.settings import ONE_THREAD, network_threads
 
@@ -37,7 +38,7 @@ def _is_name(word: str) -> bool:
 def scheduler_command(python: str, *, config: Path, scheduler_file: Path, interface: str | None) -> Command:
     """A scheduler that writes where it listens into a file."""
     words = [python, "-m", "distributed.cli.dask_scheduler", "--scheduler-file", str(scheduler_file), "--port", "0"]
-    words += ["--dashboard-address", ":0", *_interface(interface)]
+    words += ["--dashboard-address", f"{LOOPBACK}:0", *_interface(interface)]
     return Command(tuple(words), {"DASK_CONFIG": str(config)})
 
 

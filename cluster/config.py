@@ -48,6 +48,8 @@ class ClusterConfig:
     """Address of profile scheduler, for example "tcp://10.0.0.5:8786"."""
     scheduler_file: Path | None = None
     """File that profile scheduler's `dask scheduler --scheduler-file` writes, in place of an address."""
+    dashboard: bool = False
+    """Dask's dashboard, on the loopback interface of the machine where the run was started; needs the package bokeh."""
     start_timeout_s: float = 600.0
     """How long a run waits for workers that are started elsewhere; it begins with fewer when some have come."""
 
@@ -57,6 +59,10 @@ class ClusterConfig:
         check(self.device in ("auto", "cpu", "cuda"), f"cluster.device is auto, cpu or cuda, not {self.device!r}")
         limit = self.memory_limit
         check(limit == "auto" or is_size(limit), f'cluster.memory_limit is "auto" or "4GiB", not {limit!r}')
+        check(
+            not self.dashboard or self.profile not in ("scheduler", "kubernetes"),
+            f"cluster.dashboard is for schedulers that a run starts; that of profile {self.profile} is there already",
+        )
         check(self.start_timeout_s > 0, f"cluster.start_timeout_s is positive, not {self.start_timeout_s}")
         self._check_profile()
 

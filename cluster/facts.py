@@ -19,6 +19,7 @@ from uuid import uuid4
 
 import dask
 
+from cluster.settings import ALLOWED_FAILURES
 from cohort import __version__
 from cohort.store.publish import TEMPORARY_PREFIX
 
@@ -130,7 +131,7 @@ def scheduler_settings(dask_scheduler: Any) -> dict[str, Any]:
     """Settings that took effect in a scheduler."""
     extension = dask_scheduler.extensions.get("stealing")
     return {
-        "distributed.scheduler.allowed-failures": dask_scheduler.allowed_failures,
+        ALLOWED_FAILURES: dask_scheduler.allowed_failures,
         "distributed.scheduler.worker-ttl": dask_scheduler.worker_ttl,
         "distributed.scheduler.no-workers-timeout": dask_scheduler.no_workers_timeout,
         "distributed.scheduler.work-stealing": extension is not None,

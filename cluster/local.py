@@ -13,17 +13,15 @@ from dask.utils import parse_bytes
 from distributed import Client, Nanny, Scheduler, SpecCluster
 from distributed.system import MEMORY_LIMIT
 
+from cluster.links import LOOPBACK, require_bokeh
 from cluster.resources import Device, available_cores
-from cluster.settings import ONE_THREAD, network_threads, settings
+from cluster.settings import ONE_THREAD, local_settings, network_threads
 from cohort.errors import ConfigurationError
 
-_LOOPBACK: Final = "127.0.0.1"
-
 _SCHEDULER_OPTIONS: Final[dict[str, Any]] = {
-    "host": _LOOPBACK,
+    "host": LOOPBACK,
     "port": 0,
-    "dashboard": False,
-    "dashboard_address": f"{_LOOPBACK}:0",  # the metrics page; by default it insists on port 8787 and warns if taken
+    "dashboard_address": f"{LOOPBACK}:0",  # the metrics page; by default it insists on port 8787 and warns if taken
 }
 
 
@@ -35,6 +33,7 @@ def local_cluster(
     memory_limit: str = "auto",
     scratch_dir: Path | None = None,
     torch_threads: int | None = None,
+    dashboard: bool = False,
 ) -> Iterator[Client]:
     """Start workers and yield a client; close both, and every process, at the end.
 
@@ -47,10 +46,15 @@ def local_cluster(
     memory_limit : of each worker, for example "4GiB"; "auto" shares the machine's memory equally
     scratch_dir : folder for the workers' own files; Dask's default when None
     torch_threads : threads of the network on the CPU; the cores that `n_cpu_workers` leave over when None
+    dashboard : Dask's, on a free port (`cluster.links`)
     """
+    if dashboard:
+        require_bokeh()
     if n_cpu_workers < 1:
         raise ConfigurationError(f"at least one CPU worker is needed, not {n_cpu_workers}")
-    with dask.config.set(settings()):  # for the whole life: the parent reads `daemon` again when it restarts a worker
+    with dask.config.set(
+        local_settings()
+    ):  # for the whole life: the parent reads `daemon` again when it restarts a worker
         workers: dict[str, Any] = {
             f"cpu-{i}": {"cls": Nanny, "options": {"resources": {"CPU": 1}, "env": ONE_THREAD}}
             for i in range(n_cpu_workers)
@@ -59,7 +63,7 @@ def local_cluster(
         common = _common_options(memory_limit, len(workers), scratch_dir)
         for spec in workers.values():
             spec["options"].update(common)
-        scheduler = {"cls": Scheduler, "options": _SCHEDULER_OPTIONS}
+        scheduler = {"cls": Scheduler, "options": {**_SCHEDULER_OPTIONS, "dashboard": dashboard}}
         with (
             SpecCluster(workers=workers, scheduler=scheduler, silence_logs=logging.ERROR) as cluster,
             Client(cluster) as client,
@@ -71,7 +75,7 @@ def local_cluster(
 def _common_options(memory_limit: str, n_workers: int, scratch_dir: Path | None) -> dict[str, Any]:
     limit = MEMORY_LIMIT // n_workers if memory_limit == "auto" else parse_bytes(memory_limit)
     options: dict[str, Any] = {
-        "host": _LOOPBACK,
+        "host": LOOPBACK,
         "nthreads": 1,
         "memory_limit": limit,
         "dashboard": False,

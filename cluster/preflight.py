@@ -14,7 +14,7 @@ from distributed import Client
 from cluster.checks import LEAST_DISK, LEAST_MEMORY, LITTLE_DISK, LITTLE_MEMORY, Check, State, room
 from cluster.facts import Probe, answer_token, look, new_token, scheduler_settings, top_of, versions, worker_settings
 from cluster.resources import Device, offered, sees_gpu, workers_of
-from cluster.settings import settings
+from cluster.settings import ALLOWED_FAILURES, settings
 
 _DURATIONS: Final = ("distributed.scheduler.worker-ttl", "distributed.scheduler.no-workers-timeout")
 _USE_SETTINGS: Final = "start scheduler and workers with DASK_CONFIG as docs/cluster/ says"
@@ -104,6 +104,8 @@ def _short(name: str) -> str:
 
 def _as_set(name: str, value: Any) -> bool:
     wanted = settings()[name]
+    if name == ALLOWED_FAILURES:  # the local profile has none
+        return bool(value <= wanted)
     return bool(value == (parse_timedelta(wanted) if name in _DURATIONS else wanted))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typing
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 from distributed import Client
 
@@ -69,7 +69,9 @@ def open_cluster(config: ClusterConfig, *, note: Note) -> Iterator[Client]:
     if config.profile in ("local", "cuda"):
         n_cpu = config.workers or max(1, available_cores() - 1)
         note(f"starting {n_cpu} CPU workers and the network worker")
-        with local_cluster(n_cpu, device=device_of(config), memory_limit=config.memory_limit) as client:
+        with local_cluster(
+            n_cpu, device=device_of(config), memory_limit=config.memory_limit, dashboard=config.dashboard
+        ) as client:
             yield client
     elif config.profile == "scheduler":
         where = config.scheduler or config.scheduler_file
@@ -84,16 +86,17 @@ def open_cluster(config: ClusterConfig, *, note: Note) -> Iterator[Client]:
 
 @contextmanager
 def _site_cluster(config: ClusterConfig, note: Note) -> Iterator[Client]:
-    site, timeout_s = _site(config), config.start_timeout_s
+    site = _site(config)
+    told: dict[str, Any] = {"start_timeout_s": config.start_timeout_s, "dashboard": config.dashboard, "note": note}
     if isinstance(site, KubernetesSite):
         with existing_scheduler(site.scheduler_address) as client:
             _wait_for_any(client, config, note)
             yield client
     elif isinstance(site, SlurmSite):
-        with slurm_cluster(site, start_timeout_s=timeout_s, note=note) as client:
+        with slurm_cluster(site, **told) as client:
             yield client
     else:
-        with ssh_cluster(site, start_timeout_s=timeout_s, note=note) as client:
+        with ssh_cluster(site, **told) as client:
             yield client
 
 

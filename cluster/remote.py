@@ -13,6 +13,7 @@ import dask
 from distributed import Client, Scheduler, SpecCluster
 
 from cluster.folder import ClusterFolder
+from cluster.links import LOOPBACK, require_bokeh
 from cluster.resources import offered
 from cluster.settings import settings
 from cohort.errors import ConfigurationError
@@ -25,14 +26,17 @@ Note = Callable[[str], None]
 
 
 @contextmanager
-def own_scheduler(folder: ClusterFolder, *, interface: str | None) -> Iterator[Client]:
+def own_scheduler(folder: ClusterFolder, *, interface: str | None, dashboard: bool) -> Iterator[Client]:
     """A scheduler in this process that lets in who has the folder's key, and a client of it.
 
     When the scheduler ends, also by a kill, its workers see the connection break and end themselves.
     """
+    if dashboard:
+        require_bokeh()
     options: dict[str, Any] = {
         "port": 0,
-        "dashboard_address": ":0",
+        "dashboard": dashboard,
+        "dashboard_address": f"{LOOPBACK}:0",  # its pages ask nobody for a key
         "scheduler_file": str(folder.scheduler_file),
         "security": folder.security(),
         "protocol": "tls://",

@@ -24,6 +24,18 @@ def network_threads(n: int) -> dict[str, str]:
     return {"OMP_NUM_THREADS": str(n), "MKL_NUM_THREADS": str(n)}
 
 
+ALLOWED_FAILURES: Final = "distributed.scheduler.allowed-failures"
+
+
+def local_settings() -> dict[str, Any]:
+    """Settings where nobody takes workers away: a death is the doing of the exams on it.
+
+    Exams of a dead worker are run again alone anyway (`pipelines.window`), so a second try in company would only cost a
+    hanging exam its time limit two times more.
+    """
+    return {**settings(), ALLOWED_FAILURES: 0}
+
+
 @lru_cache(maxsize=1)
 def settings() -> dict[str, Any]:
     """Dotted name -> value, as `dask.config.set` takes them without losing the neighbours of a name."""

@@ -105,7 +105,7 @@ def _script(name: str, options: list[str], command: Command, site: SlurmSite, fo
 
 
 @contextmanager
-def slurm_cluster(site: SlurmSite, *, start_timeout_s: float, note: Note) -> Iterator[Client]:
+def slurm_cluster(site: SlurmSite, *, start_timeout_s: float, dashboard: bool, note: Note) -> Iterator[Client]:
     """Submit the CPU and the GPU jobs, yield a client when workers are there, and cancel the jobs at the end.
 
     The scheduler runs in this process, in a folder of its own inside the site's, which is removed at the end unless
@@ -121,7 +121,10 @@ def slurm_cluster(site: SlurmSite, *, start_timeout_s: float, note: Note) -> Ite
     folder = ClusterFolder(Path(tempfile.mkdtemp(prefix="cluster-", dir=site.folder)))
     try:
         _, cpu, gpu = write_scripts(site, folder)
-        with own_scheduler(folder, interface=site.interface) as client, _submitted([gpu, cpu]) as jobs:
+        with (
+            own_scheduler(folder, interface=site.interface, dashboard=dashboard) as client,
+            _submitted([gpu, cpu]) as jobs,
+        ):
             note(f"Slurm jobs {', '.join(jobs)} submitted; logs in {folder.path.name}/logs of cluster.site's folder")
             expected = {"CPU": site.cpu.jobs * site.cpu.workers, "GPU": site.gpu.jobs * site.gpu.workers}
             wait_for_lanes(

@@ -30,7 +30,7 @@ _END_TIMEOUT_S: Final = 20.0
 
 
 @contextmanager
-def ssh_cluster(site: SshSite, *, start_timeout_s: float, note: Note) -> Iterator[Client]:
+def ssh_cluster(site: SshSite, *, start_timeout_s: float, dashboard: bool, note: Note) -> Iterator[Client]:
     """Start workers on all hosts and yield a client; they end when the scheduler, which is in this process, ends.
 
     Raises
@@ -46,7 +46,7 @@ def ssh_cluster(site: SshSite, *, start_timeout_s: float, note: Note) -> Iterato
         with ExitStack() as at_end:
             processes: list[subprocess.Popen[bytes]] = []
             at_end.callback(_wait_for_end, processes)  # after the scheduler's end, which ends the workers
-            client = at_end.enter_context(own_scheduler(folder, interface=site.interface))
+            client = at_end.enter_context(own_scheduler(folder, interface=site.interface, dashboard=dashboard))
             processes += [_start(site, host, lane, folder) for host in site.hosts for lane in _lanes(host)]
             note(
                 f"workers are starting on {len(site.hosts)} hosts; logs in {folder.path.name} of cluster.site's folder"

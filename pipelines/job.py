@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cluster.checks import require
+from cluster.links import links
 from cluster.preflight import Needs, inspect
 from cluster.profiles import device_of, open_cluster
 from cluster.resources import Device
@@ -109,6 +110,7 @@ class Workers:
         if self._executor is None:
             job = self._job
             client = self._resources.enter_context(open_cluster(job.config.cluster, note=job.progress.note))
+            job.progress.note("; ".join(f"{what} {url}" for what, url in links(client).items()))
             checks = inspect(client, job.needs)
             require(checks)
             for one in checks:

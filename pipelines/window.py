@@ -179,7 +179,7 @@ class DaskExecutor:
         error = future.exception()
         if isinstance(error, NoWorkerError | NoValidWorkerError):
             raise ConfigurationError(
-                f"no worker that offers {stage.resource} was left for {error.timeout:.0f} s: their jobs ended or their "
+                f"no worker that offers {stage.resource} was left for {error.timeout:g} s: their jobs ended or their "
                 "hosts are gone; what was committed is kept, so start workers and run again"
             )
         answer = future.result() if error is None else Broken(type(error).__name__)

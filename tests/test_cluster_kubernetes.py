@@ -1,4 +1,4 @@
-"""Manifests against the schemas of the operator (dask-kubernetes ships them); no Kubernetes is here to apply them to."""
+"""Manifests against the schemas of the operator, which dask-kubernetes ships; no Kubernetes to apply them to is here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A scheduler and workers that somebody else started with Dask's own commands: joining them, and what is found wrong."""
+"""A scheduler and workers that somebody else started with Dask's commands: joining them, and what is found wrong."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from click.testing import CliRunner
 
 from cluster.checks import require
 from cluster.config import ClusterConfig
-from cluster.facts import worker_settings
+from cluster.facts import scheduler_settings, worker_settings
 from cluster.preflight import Needs, inspect
 from cluster.profiles import device_of, open_cluster
 from cluster.resources import offered
+from cluster.settings import ALLOWED_FAILURES
 from cohort.errors import ConfigurationError
 from pipelines.cli import main
 
@@ -92,6 +93,7 @@ def test_the_recipe_of_the_documentation_gives_a_sound_cluster(tmp_path: Path, e
             client.wait_for_workers(3, timeout=30)
             assert offered(client) == {"CPU": 2, "GPU": 1}
             checks = inspect(client, Needs("cpu", {}, tmp_path, tmp_path))
+            assert client.run_on_scheduler(scheduler_settings)[ALLOWED_FAILURES] == 1
             # other than the local profile's, these workers were not told anything by us
             assert {found["distributed.worker.daemon"] for found in client.run(worker_settings).values()} == {False}
             blind = inspect(client, Needs("cuda", {"gone": tmp_path / "gone"}, tmp_path, tmp_path / "gone"))
@@ -103,7 +105,9 @@ def test_the_recipe_of_the_documentation_gives_a_sound_cluster(tmp_path: Path, e
         "gone on workers": "not there, or another one, on 1 of 1 hosts",
     }
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".tmp-")]
-    with pytest.raises(ConfigurationError, match=r"(?s)cannot do this run.*archive on workers: .*same path on every host"):
+    with pytest.raises(
+        ConfigurationError, match=r"(?s)cannot do this run.*archive on workers: .*same path on every host"
+    ):
         require(blind)
 
 
@@ -112,7 +116,9 @@ def test_workers_that_were_started_carelessly_are_refused(tmp_path: Path, enviro
         cluster.start(*WORKER[:1], "--nthreads", "4", "--resources", "CPU=4 GPU=1", "--memory-limit", "500MiB")
         with open_cluster(cluster.config(), note=print) as client:
             found = {one.what: one for one in inspect(client, Needs("cpu", {}, tmp_path))}
-            with pytest.raises(ConfigurationError, match="resource TPU: 0 workers; start workers with --resources TPU=1"):
+            with pytest.raises(
+                ConfigurationError, match="resource TPU: 0 workers; start workers with --resources TPU=1"
+            ):
                 require(inspect(client, Needs("cpu", {}, tmp_path, resources=("CPU", "TPU"))))
     assert found["worker processes"].state == "missing"
     assert found["worker processes"].detail == "1 offer more than one, 1 have several threads"
@@ -124,7 +130,7 @@ def test_a_missing_lane_settings_that_took_no_effect_and_other_code_are_found(
 ) -> None:
     with processes(tmp_path, environment) as cluster, ExitStack() as stack:
         cluster.start(*WORKER, "--resources", "CPU=1")
-        with pytest.raises(ConfigurationError, match="no worker offers (CPU or )?GPU after 1 s"):
+        with pytest.raises(ConfigurationError, match=r"no worker offers (CPU or )?GPU after 1 s"):
             stack.enter_context(open_cluster(cluster.config(timeout_s=1), note=print))
         cluster.start(*WORKER, "--resources", "GPU=1")
         with open_cluster(cluster.config(), note=print) as client:
@@ -139,7 +145,8 @@ def test_a_missing_lane_settings_that_took_no_effect_and_other_code_are_found(
 
 
 def test_no_scheduler_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"no scheduler file scheduler\.json yet"), open_cluster(
-        ClusterConfig("scheduler", scheduler_file=tmp_path / "scheduler.json"), note=print
+    with (
+        pytest.raises(ConfigurationError, match=r"no scheduler file scheduler\.json yet"),
+        open_cluster(ClusterConfig("scheduler", scheduler_file=tmp_path / "scheduler.json"), note=print),
     ):
         pass

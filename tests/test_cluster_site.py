@@ -112,7 +112,7 @@ def test_another_profile_keeps_what_it_can_use(tmp_path: Path) -> None:
 def test_the_device_of_a_site_is_what_its_file_says(tmp_path: Path) -> None:
     site = written(tmp_path, SLURM + "device: cpu\n")
     assert device_of(ClusterConfig("slurm", site=site)) == "cpu"
-    with pytest.raises(ConfigurationError, match="cluster.device is cuda, but the site's file says device: cpu"):
+    with pytest.raises(ConfigurationError, match=r"cluster\.device is cuda, but the site's file says device: cpu"):
         device_of(ClusterConfig("slurm", site=site, device="cuda"))
 
 

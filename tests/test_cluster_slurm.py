@@ -57,7 +57,9 @@ def config(site: Path, timeout_s: float = 60.0) -> ClusterConfig:
 
 def jobs() -> list[str]:
     """States of all jobs that Slurm still knows as waiting or running."""
-    return subprocess.run(["squeue", "-h", "-o", "%j %T"], capture_output=True, text=True, check=True).stdout.split("\n")
+    return subprocess.run(["squeue", "-h", "-o", "%j %T"], capture_output=True, text=True, check=True).stdout.split(
+        "\n"
+    )
 
 
 def wait_for_file(path: Path) -> None:
@@ -82,7 +84,10 @@ def test_two_job_types_join_one_scheduler_and_end_with_it(slurm: Path, capfd: py
         (folder,) = (slurm / "shared").iterdir()
         assert (folder / "cluster.pem").stat().st_mode & 0o777 == 0o600
         without_key = client.scheduler.address.replace("tls://", "tcp://")
-        with pytest.raises(ConfigurationError, match="no scheduler answers"), existing_scheduler(without_key, timeout_s=1):
+        with (
+            pytest.raises(ConfigurationError, match="no scheduler answers"),
+            existing_scheduler(without_key, timeout_s=1),
+        ):
             pass
         checks = {one.what: one for one in inspect(client, Needs("cpu", {}, slurm, slurm))}
     assert {one.state for one in checks.values() if one.what != "memory per worker"} == {"ok"}
@@ -114,8 +119,9 @@ def test_workers_end_when_their_run_is_killed(slurm: Path) -> None:
 
 def test_a_partition_that_does_not_exist_is_said_at_once(slurm: Path) -> None:
     site = write_site(slurm, cpu="partition: nowhere")
-    with pytest.raises(ConfigurationError, match=r"sbatch refuses cpu\.sbatch.*partition"), open_cluster(
-        config(site), note=print
+    with (
+        pytest.raises(ConfigurationError, match=r"sbatch refuses cpu\.sbatch.*partition"),
+        open_cluster(config(site), note=print),
     ):
         pass
     wait_for_no_jobs()
@@ -124,9 +130,7 @@ def test_a_partition_that_does_not_exist_is_said_at_once(slurm: Path) -> None:
 def test_jobs_that_end_before_a_worker_came_are_not_waited_for(slurm: Path) -> None:
     site = write_site(slurm)
     site.write_text(site.read_text() + "setup: exit 3\n")
-    with pytest.raises(ConfigurationError, match="no worker offers CPU or GPU"), open_cluster(
-        config(site), note=print
-    ):
+    with pytest.raises(ConfigurationError, match="no worker offers CPU or GPU"), open_cluster(config(site), note=print):
         pass
     (failed,) = [path for path in (slurm / "shared").iterdir() if (path / "scheduler.sbatch").exists()][-1:]
     assert not (failed / "cluster.pem").exists()
