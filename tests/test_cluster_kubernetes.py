@@ -1,4 +1,4 @@
-"""Manifests against the schemas of the operator, which dask-kubernetes ships; no Kubernetes to apply them to is here."""
+"""Manifests against the schemas of the operator, which dask-kubernetes ships; there is no Kubernetes to apply them."""
 
 from __future__ import annotations
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from cluster.config import ClusterConfig
 from cluster.folder import ClusterFolder
@@ -12,9 +15,11 @@ from cluster.profiles import device_of
 from cluster.site import CpuJobs, GpuJobs, SlurmSite, SshHost, SshSite, read_site
 from cluster.slurm import write_scripts
 from cohort.errors import ConfigurationError
+from pipelines.cli import main
 from pipelines.config import read_config, resolved_toml
 from pipelines.doctor import for_profile
 
+ROOT = Path(__file__).parents[1]
 SLURM = "folder: shared\ncpu: {partition: cpu}\ngpu: {partition: gpu}\n"
 SSH = "folder: shared\nhosts: [{host: a, cpu: 2}, {host: b, gpu: 1}]\n"
 KUBERNETES = "image: i\nvolumes: [{claim: a, path: /a}]\n"
@@ -138,3 +143,30 @@ def test_job_scripts_ask_for_what_the_site_says(tmp_path: Path) -> None:
     assert "-m dask cuda worker" in gpu
     assert "--interface ib0" in gpu
     assert f"DASK_CONFIG='{tmp_path / 'a folder' / 'config'}'" in gpu
+
+
+DOCS = Path(__file__).parents[1] / "docs" / "cluster"
+
+
+@pytest.mark.parametrize("page", ["slurm", "ssh", "kubernetes"])
+def test_the_site_of_each_recipe_can_be_read(tmp_path: Path, page: str) -> None:
+    (example,) = re.findall(r"```yaml\n(.*?)```", (DOCS / f"{page}.md").read_text(), flags=re.DOTALL)
+    assert read_site(page, written(tmp_path, example)).device == "cuda"
+
+
+@pytest.mark.parametrize("page", sorted(path.name for path in DOCS.glob("*.md")))
+def test_configurations_commands_and_files_of_each_recipe_exist(tmp_path: Path, page: str) -> None:
+    text = (DOCS / page).read_text()
+    for example in re.findall(r"```toml\n(.*?)```", text, flags=re.DOTALL):
+        (tmp_path / "cohort.toml").write_text(example)
+        read_config(tmp_path / "cohort.toml")
+    for path in re.findall(r"`((?:cluster|tests|benchmarks)/[\w./-]+\.(?:py|yaml))`", text):
+        assert (ROOT / path).exists(), path
+    for path in re.findall(r"\]\(([\w./-]+\.md)\)", text):
+        assert (DOCS / path).exists(), path
+    for command in re.findall(r"^cohort (.*?)(?:  #.*)?$", text, flags=re.MULTILINE):
+        words = itertools.takewhile(lambda word: re.fullmatch("[a-z]+", word), command.split())
+        told = CliRunner().invoke(main, [*words, "--help"])
+        assert told.exit_code == 0, command
+        for option in re.findall(r"--[a-z-]+", command):
+            assert option in told.output, command
