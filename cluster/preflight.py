@@ -71,7 +71,7 @@ def _memory(workers: Mapping[str, Any]) -> Iterator[Check]:
 def _versions(client: Client) -> Iterator[Check]:
     """Rows come from all workers alike only where their code and libraries are the same."""
     own = versions()
-    theirs = {"scheduler": client.run_on_scheduler(versions), **client.run(versions, on_error="return")}
+    theirs = {"scheduler": _scheduler_versions(client), **client.run(versions, on_error="return")}
     broken = [where for where, found in theirs.items() if isinstance(found, Exception)]
     others: Counter[str] = Counter()
     for found in theirs.values():
@@ -86,6 +86,13 @@ def _versions(client: Client) -> Iterator[Check]:
     yield Check(
         "versions on workers", state, "; ".join(told) or f"equal in {len(theirs) + 1} processes", remedy if told else ""
     )
+
+
+def _scheduler_versions(client: Client) -> dict[str, str] | Exception:
+    try:
+        return dict(client.run_on_scheduler(versions))
+    except Exception as error:  # whatever another version of the code or of Dask raises there
+        return error
 
 
 def _settings(client: Client) -> Iterator[Check]:

@@ -41,10 +41,12 @@ def device_of_workers(client: Client) -> Device:
     Raises
     ------
     ConfigurationError
-        if only some of them have one: masks would depend on who made them
+        if only some of them have one: masks would depend on who made them; or if they have not this package's code
     """
     workers = [address for address, worker in workers_of(client).items() if worker["resources"].get("GPU")]
-    found = set(client.run(sees_gpu, workers=workers).values())
+    found = set(client.run(sees_gpu, workers=workers, on_error="return").values())
+    if not found <= {True, False}:
+        raise ConfigurationError("network workers cannot import this package or torch: install the same versions there")
     if len(found) > 1:
         raise ConfigurationError(
             "some network workers see a GPU and some do not; say cluster.device or mend the others"

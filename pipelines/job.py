@@ -110,9 +110,9 @@ class Workers:
         if self._executor is None:
             job = self._job
             client = self._resources.enter_context(open_cluster(job.config.cluster, note=job.progress.note))
-            job.progress.note("; ".join(f"{what} {url}" for what, url in links(client).items()))
             checks = inspect(client, job.needs)
             require(checks)
+            job.progress.note("; ".join(f"{what} {url}" for what, url in links(client).items()))
             for one in checks:
                 if one.state == "warning":
                     job.progress.note(f"{one.what}: {one.detail}; {one.remedy}")

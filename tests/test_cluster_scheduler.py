@@ -40,10 +40,11 @@ class Processes:
     def scheduler_file(self) -> Path:
         return self.folder / "scheduler.json"
 
-    def start(self, *words: str) -> None:
+    def start(self, *words: str, folder: Path = ROOT) -> None:
+        """Run a module of Dask in a folder, in which Python looks first for packages."""
         words = (sys.executable, "-m", *words, "--scheduler-file", str(self.scheduler_file))
         with (self.folder / f"{len(self.running)}.log").open("wb") as log:
-            self.running.append(subprocess.Popen(words, cwd=ROOT, env=self.env, stdout=log, stderr=log))
+            self.running.append(subprocess.Popen(words, cwd=folder, env=self.env, stdout=log, stderr=log))
 
     def config(self, timeout_s: float = 60.0) -> ClusterConfig:
         return ClusterConfig("scheduler", scheduler_file=self.scheduler_file, start_timeout_s=timeout_s)
@@ -142,6 +143,18 @@ def test_a_missing_lane_settings_that_took_no_effect_and_other_code_are_found(
     assert other.what == "versions on workers"
     assert "lumbar-cohort" in other.detail
     assert "(3 processes)" in other.detail
+
+
+def test_workers_without_this_package_are_found(tmp_path: Path, environment: dict[str, str]) -> None:
+    (tmp_path / "cluster").mkdir()
+    (tmp_path / "cluster" / "__init__.py").touch()  # a package of another kind, in our place
+    with processes(tmp_path, environment) as cluster:
+        cluster.start(*WORKER, "--resources", "CPU=1 GPU=1", folder=tmp_path)
+        with open_cluster(cluster.config(), note=print) as client:
+            (missing,) = [one for one in inspect(client, Needs("cpu", {}, tmp_path)) if one.state == "missing"]
+        with pytest.raises(ConfigurationError, match="network workers cannot import this package"):
+            device_of(cluster.config())
+    assert missing.detail == "1 processes cannot import this package"
 
 
 def test_no_scheduler_is_an_error(tmp_path: Path) -> None:
