@@ -13,33 +13,15 @@ from dask.utils import parse_bytes
 from distributed import Client, Nanny, Scheduler, SpecCluster
 from distributed.system import MEMORY_LIMIT
 
+from cluster.links import LOOPBACK, require_bokeh
 from cluster.resources import Device, available_cores
+from cluster.settings import ONE_THREAD, local_settings, network_threads
 from cohort.errors import ConfigurationError
 
-_LOOPBACK: Final = "127.0.0.1"
-
-_SETTINGS: Final[dict[str, Any]] = {
-    "distributed.worker.daemon": False,  # stages start children of their own (time limits around OpenSim and decoders)
-    "distributed.scheduler.allowed-failures": 1,
-    # by default a worker that is not registered 15 s after any death is given up, though its nanny may just be starting
-    # it after the next death; the run would wait for it for ever
-    "distributed.deploy.lost-worker-timeout": "365 days",
-    "distributed.scheduler.work-stealing": False,  # the window holds little more than is running
-    "distributed.worker.memory.target": False,  # no array is kept in a worker, so there is nothing to spill
-    "distributed.worker.memory.spill": False,
-    "distributed.worker.memory.pause": 0.80,
-    "distributed.worker.memory.terminate": 0.95,
-    "distributed.comm.timeouts.connect": "30s",
-}
-
-_ONE_THREAD: Final = {"OMP_NUM_THREADS": "1", "OPENCV_FOR_THREADS_NUM": "1"}
-"""One worker uses one core; OpenCV does not listen to OpenMP's variable."""
-
 _SCHEDULER_OPTIONS: Final[dict[str, Any]] = {
-    "host": _LOOPBACK,
+    "host": LOOPBACK,
     "port": 0,
-    "dashboard": False,
-    "dashboard_address": f"{_LOOPBACK}:0",  # the metrics page; by default it insists on port 8787 and warns if taken
+    "dashboard_address": f"{LOOPBACK}:0",  # the metrics page; by default it insists on port 8787 and warns if taken
 }
 
 
@@ -51,6 +33,7 @@ def local_cluster(
     memory_limit: str = "auto",
     scratch_dir: Path | None = None,
     torch_threads: int | None = None,
+    dashboard: bool = False,
 ) -> Iterator[Client]:
     """Start workers and yield a client; close both, and every process, at the end.
 
@@ -63,19 +46,24 @@ def local_cluster(
     memory_limit : of each worker, for example "4GiB"; "auto" shares the machine's memory equally
     scratch_dir : folder for the workers' own files; Dask's default when None
     torch_threads : threads of the network on the CPU; the cores that `n_cpu_workers` leave over when None
+    dashboard : Dask's, on a free port (`cluster.links`)
     """
+    if dashboard:
+        require_bokeh()
     if n_cpu_workers < 1:
         raise ConfigurationError(f"at least one CPU worker is needed, not {n_cpu_workers}")
-    with dask.config.set(_SETTINGS):  # for the whole life: the parent reads `daemon` again when it restarts a worker
+    with dask.config.set(
+        local_settings()
+    ):  # for the whole life: the parent reads `daemon` again when it restarts a worker
         workers: dict[str, Any] = {
-            f"cpu-{i}": {"cls": Nanny, "options": {"resources": {"CPU": 1}, "env": _ONE_THREAD}}
+            f"cpu-{i}": {"cls": Nanny, "options": {"resources": {"CPU": 1}, "env": ONE_THREAD}}
             for i in range(n_cpu_workers)
         }
         workers |= _network_workers(device, torch_threads or max(1, available_cores() - n_cpu_workers))
         common = _common_options(memory_limit, len(workers), scratch_dir)
         for spec in workers.values():
             spec["options"].update(common)
-        scheduler = {"cls": Scheduler, "options": _SCHEDULER_OPTIONS}
+        scheduler = {"cls": Scheduler, "options": {**_SCHEDULER_OPTIONS, "dashboard": dashboard}}
         with (
             SpecCluster(workers=workers, scheduler=scheduler, silence_logs=logging.ERROR) as cluster,
             Client(cluster) as client,
@@ -87,7 +75,7 @@ def local_cluster(
 def _common_options(memory_limit: str, n_workers: int, scratch_dir: Path | None) -> dict[str, Any]:
     limit = MEMORY_LIMIT // n_workers if memory_limit == "auto" else parse_bytes(memory_limit)
     options: dict[str, Any] = {
-        "host": _LOOPBACK,
+        "host": LOOPBACK,
         "nthreads": 1,
         "memory_limit": limit,
         "dashboard": False,
@@ -102,9 +90,8 @@ def _common_options(memory_limit: str, n_workers: int, scratch_dir: Path | None)
 def _network_workers(device: Device, torch_threads: int) -> dict[str, dict[str, Any]]:
     """Workers of the GPU lane: dask-cuda's own recipe for each visible GPU, or one plain process on the CPU."""
     if device == "cpu":
-        # a Nanny gives its worker one OpenMP thread unless it is told otherwise; torch reads this when it is imported
-        env = {"OMP_NUM_THREADS": str(torch_threads), "MKL_NUM_THREADS": str(torch_threads)}
-        return {"gpu-0": {"cls": Nanny, "options": {"resources": {"GPU": 1}, "env": env}}}
+        options = {"resources": {"GPU": 1}, "env": network_threads(torch_threads)}
+        return {"gpu-0": {"cls": Nanny, "options": options}}
     try:
         from dask_cuda.worker_spec import worker_spec  # needs the NVIDIA driver
     except ImportError as error:

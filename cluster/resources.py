@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 from distributed import Client
 
@@ -35,6 +35,37 @@ def resolve_device(requested: str) -> Device:
     return "cpu"
 
 
+def device_of_workers(client: Client) -> Device:
+    """Device that the network workers of a cluster have: cuda where torch sees a GPU on all of them.
+
+    Raises
+    ------
+    ConfigurationError
+        if only some of them have one: masks would depend on who made them; or if they have not this package's code
+    """
+    workers = [address for address, worker in workers_of(client).items() if worker["resources"].get("GPU")]
+    found = set(client.run(sees_gpu, workers=workers, on_error="return").values())
+    if not found <= {True, False}:
+        raise ConfigurationError("network workers cannot import this package or torch: install the same versions there")
+    if len(found) > 1:
+        raise ConfigurationError(
+            "some network workers see a GPU and some do not; say cluster.device or mend the others"
+        )
+    return "cuda" if found == {True} else "cpu"
+
+
+def sees_gpu() -> bool:
+    """Say if torch sees a GPU in this process."""
+    import torch
+
+    return bool(torch.cuda.is_available())
+
+
+def workers_of(client: Client) -> dict[str, Any]:
+    """Address -> what the scheduler knows of each worker."""
+    return dict(client.scheduler_info(n_workers=-1)["workers"])
+
+
 def available_cores() -> int:
     """Cores this process may use (its affinity where the system knows one)."""
     if hasattr(os, "sched_getaffinity"):
@@ -45,7 +76,7 @@ def available_cores() -> int:
 def offered(client: Client) -> dict[str, int]:
     """Sum of each resource over all workers: how many tasks of a lane run at once."""
     total: dict[str, int] = {}
-    for worker in client.scheduler_info(n_workers=-1)["workers"].values():
+    for worker in workers_of(client).values():
         for resource, amount in worker["resources"].items():
             total[resource] = total.get(resource, 0) + int(amount)
     return dict(sorted(total.items()))

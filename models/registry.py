@@ -106,6 +106,11 @@ def find_contract(name: str) -> Path:
     return path
 
 
+def weights_path(name: str) -> Path:
+    """Path that a network's weights have beside its contract, whether they are there or not."""
+    return find_contract(name).with_suffix(".safetensors")
+
+
 def read_contract(name: str) -> NetworkContract:
     """Read the contract of a shipped name, a path or a URL.
 
@@ -178,7 +183,7 @@ def load_network(name: str, weights_sha256: str, device: str) -> VNet:
     ConfigurationError
         if the weights file is missing, its sha256 is not the wanted one, or it is not that of the contract's network
     """
-    path = find_contract(name).with_suffix(".safetensors")
+    path = weights_path(name)
     if not path.is_file():
         raise ConfigurationError(f"weights {path.name} are missing beside their contract")
     found = file_sha256(path)

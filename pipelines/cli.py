@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import click
 
 from cohort import __version__
 from cohort.errors import CohortError, is_disk_full
 from pipelines.commands.archive import nightly, run_command, scan
 from pipelines.commands.demo import demo
+from pipelines.commands.doctor import cluster, doctor
 from pipelines.commands.export import export
 from pipelines.commands.status import report, status
 from pipelines.commands.tables import schema, sql
@@ -42,5 +45,11 @@ def main() -> None:
     """Turn an archive of lumbar-spine MRI into tables of anatomy and spinal loads."""
 
 
-for command in (demo, scan, run_command, nightly, status, report, sql, schema, export, train, validate, phantom_dicom):
+COMMANDS: Final = (
+    *(demo, doctor, cluster),
+    *(scan, run_command, nightly, status, report),
+    *(sql, schema, export),
+    *(train, validate, phantom_dicom),
+)
+for command in COMMANDS:
     main.add_command(command)

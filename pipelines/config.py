@@ -18,8 +18,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from dask.utils import parse_bytes
-
+from cluster.config import ClusterConfig
 from cohort.archive.candidates import SelectRules
 from cohort.errors import ConfigurationError
 from cohort.loading.assumptions import Assumptions, Personalisation
@@ -39,30 +38,6 @@ def _default_key_file() -> Path:
 def _check(ok: bool, message: str) -> None:
     if not ok:
         raise ConfigurationError(message)
-
-
-def _is_size(text: str) -> bool:
-    try:
-        return text == "auto" or parse_bytes(text) > 0
-    except ValueError:
-        return False
-
-
-@dataclass(frozen=True)
-class ClusterConfig:
-    """Section [cluster]."""
-
-    workers: int | None = None
-    """CPU worker processes; one less than the cores when not given."""
-    memory_limit: str = "auto"
-    """Of each worker, for example "4GiB"; "auto" shares the machine's memory."""
-    device: str = "auto"
-    """auto, cpu or cuda."""
-
-    def __post_init__(self) -> None:
-        _check(self.workers is None or self.workers >= 1, f"cluster.workers is at least 1, not {self.workers}")
-        _check(self.device in ("auto", "cpu", "cuda"), f"cluster.device is auto, cpu or cuda, not {self.device!r}")
-        _check(_is_size(self.memory_limit), f'cluster.memory_limit is "auto" or "4GiB", not {self.memory_limit!r}')
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,15 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from cluster.local import local_cluster
-from cluster.resources import Device, available_cores, resolve_device
+from cluster.checks import require
+from cluster.links import links
+from cluster.preflight import Needs, inspect
+from cluster.profiles import device_of, open_cluster
+from cluster.resources import Device
 from cohort.archive.demographics import SubjectTable, read_subjects
 from cohort.archive.pseudonym import Pseudonyms, load_or_create_key
 from cohort.tables.buckets import create_tables
-from models.registry import read_contract
+from models.registry import read_contract, weights_path
 from pipelines.base_models import store_base_models
 from pipelines.config import RunConfig
 from pipelines.exams import Artefacts
@@ -48,6 +51,13 @@ class Job:
     run_id: str = field(default_factory=_new_run_id)
     started: float = field(default_factory=time.time)
 
+    @property
+    def needs(self) -> Needs:
+        """What workers must have for this run."""
+        weights = {f"weights of {label}": weights_path(name) for label, (name, _) in self.networks.items()}
+        bases = {f"base model {sex}": path for sex, path in self.base_models.items()}
+        return Needs(self.device, weights | bases, self.store, self.archive)
+
 
 def prepare(archive: Path, store: Path, config: RunConfig, subjects: Path | None, progress: Progress) -> Job:
     """Check everything that can be wrong with the whole run before any work starts.
@@ -60,7 +70,7 @@ def prepare(archive: Path, store: Path, config: RunConfig, subjects: Path | None
     key_file = config.privacy.key_file
     pseudonyms = Pseudonyms(load_or_create_key(key_file, store=store))
     create_tables(store)
-    device = resolve_device(config.cluster.device)
+    device = device_of(config.cluster)
     networks = check_networks(config.segment.networks)
     base_models = store_base_models(store, config.load)
     names = ", ".join(Path(name).name for name, _ in networks.values())
@@ -89,7 +99,7 @@ def prepare(archive: Path, store: Path, config: RunConfig, subjects: Path | None
 
 
 class Workers:
-    """Starts the cluster when the first work appears: a run with nothing to do starts none."""
+    """Starts or joins the cluster when the first work appears, and checks it: a run with nothing to do starts none."""
 
     def __init__(self, job: Job, resources: ExitStack) -> None:
         self._job, self._resources = job, resources
@@ -98,11 +108,13 @@ class Workers:
     def executor(self) -> Executor:
         """The executor on the cluster."""
         if self._executor is None:
-            cluster = self._job.config.cluster
-            n_cpu = cluster.workers or max(1, available_cores() - 1)
-            self._job.progress.note(f"starting {n_cpu} CPU workers and the network worker")
-            client = self._resources.enter_context(
-                local_cluster(n_cpu, device=self._job.device, memory_limit=cluster.memory_limit)
-            )
+            job = self._job
+            client = self._resources.enter_context(open_cluster(job.config.cluster, note=job.progress.note))
+            checks = inspect(client, job.needs)
+            require(checks)
+            job.progress.note("; ".join(f"{what} {url}" for what, url in links(client).items()))
+            for one in checks:
+                if one.state == "warning":
+                    job.progress.note(f"{one.what}: {one.detail}; {one.remedy}")
             self._executor = DaskExecutor(client)
         return self._executor

@@ -16,9 +16,10 @@ from resource import RUSAGE_SELF, getrusage
 from typing import Any, Final, Protocol
 
 from distributed import Client, Future, as_completed, get_worker
-from distributed.scheduler import KilledWorker
+from distributed.scheduler import KilledWorker, NoValidWorkerError, NoWorkerError
 
 from cluster.resources import Resource, offered, preflight
+from cohort.errors import ConfigurationError
 from pipelines.outcome import Outcome, WorkItem, failed, log_failure
 
 WINDOW_PER_SLOT: Final = 2
@@ -165,11 +166,22 @@ class DaskExecutor:
         self._done.add(future)
 
     def wait(self) -> Finished:
-        """Wait for any batch; its future is released, so that its rows leave the worker."""
+        """Wait for any batch; its future is released, so that its rows leave the worker.
+
+        Raises
+        ------
+        ConfigurationError
+            if no worker was left for the batch for as long as `cluster/dask.yaml` allows: the exams are not to blame
+        """
         future = next(self._done)
         stage, items, started = self._flying.pop(future)
         seconds = time.perf_counter() - started
         error = future.exception()
+        if isinstance(error, NoWorkerError | NoValidWorkerError):
+            raise ConfigurationError(
+                f"no worker that offers {stage.resource} was left for {error.timeout:g} s: their jobs ended or their "
+                "hosts are gone; what was committed is kept, so start workers and run again"
+            )
         answer = future.result() if error is None else Broken(type(error).__name__)
         future.release()
         finished = finished_batch(stage, items, seconds, answer)

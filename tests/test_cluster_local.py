@@ -10,13 +10,17 @@ import threading
 import time
 from functools import partial
 from pathlib import Path
+from urllib.request import urlopen
 
 import psutil
 import pytest
 from distributed import get_worker
 
+from cluster.facts import scheduler_settings
+from cluster.links import links
 from cluster.local import local_cluster
 from cluster.resources import available_cores, offered, preflight, resolve_device
+from cluster.settings import ALLOWED_FAILURES
 from cohort.errors import ConfigurationError
 from pipelines.outcome import Outcome, Result, WorkItem, each
 from pipelines.window import DaskExecutor, Stage, run_window
@@ -83,6 +87,7 @@ def test_dead_and_hanging_workers_cost_exactly_the_guilty_exams(
             preflight(offered(client), ["CPU", "TPU"])
         name, threads, daemon = client.submit(describe_worker, resources={"GPU": 1}).result()
         assert (name, threads, daemon) == ("gpu-0", 2, False)
+        assert client.run_on_scheduler(scheduler_settings)[ALLOWED_FAILURES] == 0
         assert listening_addresses() == {"127.0.0.1"}
         assert any(tmp_path.rglob("worker-*"))
 
@@ -105,9 +110,22 @@ def test_dead_and_hanging_workers_cost_exactly_the_guilty_exams(
 
 def test_closing_is_quiet(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
     with local_cluster(1, device="cpu", memory_limit="2GiB") as client:
+        (page,) = links(client).items()
+        assert page[0] == "metrics"
+        with urlopen(page[1]) as metrics:
+            assert b"dask_scheduler_workers" in metrics.read()
         run_all(DaskExecutor(client), Stage("convert", "CPU", partial(each, hang)), 2)
     assert capfd.readouterr() == ("", "")
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_the_dashboard_is_served_on_loopback_when_it_is_asked_for() -> None:
+    pytest.importorskip("bokeh", reason="not installed: bokeh")
+    with local_cluster(1, device="cpu", memory_limit="2GiB", dashboard=True) as client:
+        pages = links(client)
+        assert pages["dashboard"].startswith("http://127.0.0.1:")
+        with urlopen(pages["dashboard"]) as page:
+            assert b"Dask" in page.read()
 
 
 def test_cluster_without_cpu_workers_is_an_error() -> None:

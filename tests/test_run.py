@@ -129,7 +129,7 @@ def test_the_rest_completes(finished: tuple[Place, Summary]) -> None:
 
 
 def test_a_second_run_does_nothing_and_starts_no_worker(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelines.job.local_cluster", lambda *_, **__: pytest.fail("a cluster was started"))
+    monkeypatch.setattr("pipelines.job.open_cluster", lambda *_, **__: pytest.fail("a cluster was started"))
     before = {path: path.stat().st_mtime_ns for path in (place.store / "tables").rglob("*.parquet")}
     summary = place.run()
     assert summary.did_nothing

@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import dask
 import pytest
 from distributed import Client, Scheduler, SpecCluster, Worker
 
@@ -356,3 +357,24 @@ def test_finished_batch_keeps_its_items() -> None:
     finished = executor.wait()
     assert isinstance(finished, Finished)
     assert [o.worker for o in finished.outcomes] == ["serial", "serial"]
+
+
+def test_work_that_no_worker_is_left_for_ends_the_run_and_blames_no_exam() -> None:
+    options = {"nthreads": 1, "dashboard": False, "dashboard_address": None, "host": "127.0.0.1"}
+    workers = {"cpu-0": {"cls": Worker, "options": {**options, "resources": {"CPU": 1}}}}
+    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard_address": "127.0.0.1:0"}}
+    seen = Collected()
+    with (
+        dask.config.set({"distributed.scheduler.no-workers-timeout": "100 ms"}),
+        SpecCluster(workers=workers, scheduler=scheduler, silence_logs=logging.CRITICAL) as cluster,
+        Client(cluster) as client,
+    ):
+        client.wait_for_workers(1)
+        executor = DaskExecutor(client)
+        cluster.scale(0)
+        while client.scheduler_info()["workers"]:
+            time.sleep(0.01)
+        stage = Stage("convert", "CPU", partial(each, finish))
+        with pytest.raises(ConfigurationError, match=r"no worker that offers CPU was left for 0\.1 s.*run again"):
+            run_window(items(3), [stage], executor=executor, on_outcome=seen)
+    assert seen.outcomes == []
