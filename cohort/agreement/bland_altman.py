@@ -7,6 +7,7 @@ with several pairs of one person). The papers' own figures are in the tests as f
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
@@ -167,8 +168,8 @@ class _Spread:
             return reach, reach
         of_mean = _student(self.n_persons - 1) * self.standard_error
         low, high = self._variance_interval()
-        inward, outward = _Z * (self.sd - np.sqrt(low)), _Z * (np.sqrt(high) - self.sd)
-        return float(np.hypot(of_mean, inward)), float(np.hypot(of_mean, outward))
+        inward, outward = _Z * (self.sd - math.sqrt(low)), _Z * (math.sqrt(high) - self.sd)
+        return math.hypot(of_mean, inward), math.hypot(of_mean, outward)
 
     def _variance_interval(self) -> tuple[float, float]:
         share = 1 / self.divisor
@@ -176,7 +177,7 @@ class _Spread:
         tail = (1 - LEVEL) / 2
         below = [value * (1 - df / _chi2(1 - tail, df)) for value, df in terms]
         above = [value * (df / _chi2(tail, df) - 1) for value, df in terms]
-        return max(0.0, self.sd**2 - float(np.hypot(*below))), self.sd**2 + float(np.hypot(*above))
+        return max(0.0, self.sd**2 - math.hypot(*below)), self.sd**2 + math.hypot(*above)
 
 
 def _codes(persons: npt.ArrayLike, n: int) -> npt.NDArray[Any]:

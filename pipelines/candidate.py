@@ -1,0 +1,190 @@
+"""STORE/candidate: what new weights, new code or new base models computed, until somebody or the limits accept it.
+
+The folder is laid out like a store (candidate/tables, candidate/history) and holds rows only of exams that were redone,
+or came in, since the change. Current tables stay as they are until `promote`. A run that is stopped leaves the folder
+for the next one; a folder for another change is dropped, which loses nothing but computing time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cohort.errors import ConfigurationError
+from cohort.store.publish import TEMPORARY_PREFIX, replacing
+from cohort.tables.buckets import Key, create_tables, read_rows, remove_exams, replace_rows
+from cohort.tables.ledger import Ledger, read_ledger
+from cohort.tables.promotion import promote_rows
+from pipelines.exams import Artefacts
+from pipelines.fingerprint import NOTHING, STAGE_VERSIONS, STAGES, digest, later_stages
+from pipelines.outcome import STAGE_TABLES
+
+_MARKER: Final = "change.json"
+_SOUND: Final = pa.array(["ok", "flagged"])
+_SELECTION: Final = ("scan", "select")
+"""Stages whose quality flags are replaced with the exam's row in `exams`."""
+
+
+@dataclass(frozen=True)
+class StageChange:
+    """A stage of which sound results stand in the tables that another version, network or base model made."""
+
+    stage: str
+    n_exams: int
+    """Exams whose result will be made anew."""
+
+
+def candidate_path(store: Path) -> Path:
+    """The folder, whether it is there or not."""
+    return store / "candidate"
+
+
+def has_candidate(store: Path) -> bool:
+    """Say if numbers wait for acceptance."""
+    return (candidate_path(store) / _MARKER).exists()
+
+
+def change_digest(artefacts: Artefacts) -> str:
+    """What tells one change from another: versions of all stages, weights and base models."""
+    return digest({"versions": STAGE_VERSIONS, "weights": artefacts.weights, "base_models": artefacts.base_models})
+
+
+def changed_stages(store: Path, artefacts: Artefacts) -> tuple[StageChange, ...]:
+    """Stages with sound results, in the current tables, that this software, networks or base models did not make.
+
+    A run that finds any is gated. A new parameter, new images or new demographics are no change in this sense: they are
+    what the user asked for. `StoreError` when the store has no tables.
+    """
+    rows = read_rows(store, "ledger").select(["stage", "status", "stage_version", "artefacts"])
+    sound = rows.filter(pc.is_in(rows["status"], value_set=_SOUND))
+    groups = sound.group_by(["stage", "stage_version", "artefacts"]).aggregate([([], "count_all")]).to_pylist()
+    changed: defaultdict[str, int] = defaultdict(int)
+    for group in groups:
+        if (group["stage_version"], group["artefacts"]) not in _made_by(artefacts, group["stage"]):
+            changed[group["stage"]] += group["count_all"]
+    return tuple(StageChange(stage, changed[stage]) for stage in STAGES if stage in changed)
+
+
+def _made_by(artefacts: Artefacts, stage: str) -> set[tuple[int, str]]:
+    """Version and digest of artefacts that results of today can have; load's differ between the sexes."""
+    parts = [artefacts.parts(stage, NOTHING, sex) for sex in (None, *artefacts.base_models)]
+    return {(one.version, one.artefacts) for one in parts}
+
+
+def open_candidate(store: Path, what: str, *, note: Callable[[str], None]) -> Path:
+    """The folder for the change `what` (`change_digest`): as an earlier run left it, or new.
+
+    A folder for another change is dropped, and said so with `note`.
+    """
+    folder = candidate_path(store)
+    if folder.exists() and _marker(store).get("change") != what:
+        note("numbers that waited for acceptance are dropped: they belong to another change of weights or code")
+        discard(store)
+    create_tables(folder)
+    if not has_candidate(store):
+        _write_marker(store, {"change": what})
+    return folder
+
+
+def candidate_ledger(store: Path) -> Ledger:
+    """The current ledger, overlaid by the candidate's: what a gated run plans with."""
+    current = read_ledger(store)
+    return current | read_ledger(candidate_path(store)) if has_candidate(store) else current
+
+
+def withdraw_from_candidate(store: Path, exam_ids: list[str]) -> None:
+    """Take exams out of the candidate that left the archive, so that accepting it does not bring them back."""
+    if not has_candidate(store):
+        return
+    folder = candidate_path(store)
+    remove_exams(folder, exam_ids)
+    replace_rows(folder, "exams", [(exam_id,) for exam_id in exam_ids], [])
+
+
+def promote(store: Path, run_id: str) -> int:
+    """Make all rows of the candidate current, then remove it; returns the number of exams.
+
+    Killed at any point, it is finished by `finish_promotion`, which the next command calls before anything else. Until
+    then readers see whole files, of which some may be old and some new.
+
+    Parameters
+    ----------
+    run_id : run that accepts, whose history gets the rows
+
+    Raises
+    ------
+    ConfigurationError
+        when nothing waits
+    """
+    if not has_candidate(store):
+        raise ConfigurationError("no numbers wait for acceptance in this store")
+    _write_marker(store, {**_marker(store), "accepted_by": run_id})
+    touched = _touched(store)
+    promote_rows(candidate_path(store), store, run_id, touched)
+    discard(store)
+    return len({key[0] for keys in touched.values() for key in keys})
+
+
+def finish_promotion(store: Path) -> bool:
+    """Finish a promotion that a crash interrupted; says whether there was one."""
+    accepted_by = _marker(store).get("accepted_by") if has_candidate(store) else None
+    if accepted_by is None:
+        return False
+    promote(store, accepted_by)
+    return True
+
+
+def discard(store: Path) -> None:
+    """Remove the candidate; renamed first, so that what is half removed is never taken for one."""
+    folder = candidate_path(store)
+    if folder.exists():
+        leaving = store / f"{TEMPORARY_PREFIX}candidate-{uuid.uuid4().hex}"  # swept later if this is killed
+        os.rename(folder, leaving)
+        shutil.rmtree(leaving)
+
+
+def _touched(store: Path) -> dict[str, set[Key]]:
+    """Table -> keys that the candidate's rows take the place of, with all that later stages had written.
+
+    An exam's own row, its series and the flags of its selection go together. Exams that left the archive stay out.
+    """
+    folder = candidate_path(store)
+    exams = read_rows(store, "exams")
+    gone = _ids(exams.filter(pc.equal(exams["status"], "gone"))) - _ids(read_rows(store, "wanted"))
+    touched: defaultdict[str, set[Key]] = defaultdict(set)
+    attempts = read_rows(folder, "ledger")
+    for exam_id, stage in zip(attempts["exam_id"].to_pylist(), attempts["stage"].to_pylist(), strict=True):
+        for redone in (stage, *later_stages(stage)) if exam_id not in gone else ():
+            for table in ("quality", "ledger"):
+                touched[table].add((exam_id, redone))
+            for table in STAGE_TABLES[redone]:
+                touched[table].add((exam_id,))
+    for exam_id in _ids(read_rows(folder, "exams")) - gone:
+        for table in ("exams", "series"):
+            touched[table].add((exam_id,))
+        touched["quality"] |= {(exam_id, stage) for stage in _SELECTION}
+    return touched
+
+
+def _ids(rows: pa.Table) -> set[str]:
+    return set(rows["exam_id"].to_pylist())
+
+
+def _marker(store: Path) -> dict[str, Any]:
+    path = candidate_path(store) / _MARKER
+    return dict(json.loads(path.read_text())) if path.exists() else {}
+
+
+def _write_marker(store: Path, content: dict[str, Any]) -> None:
+    with replacing(candidate_path(store) / _MARKER) as path:
+        path.write_text(json.dumps(content) + "\n")
