@@ -13,7 +13,7 @@ import shutil
 import uuid
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,8 +21,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cohort.errors import ConfigurationError
+from cohort.rows import RunRow
 from cohort.store.publish import TEMPORARY_PREFIX, replacing
-from cohort.tables.buckets import Key, create_tables, read_rows, remove_exams, replace_rows
+from cohort.tables.buckets import Key, create_tables, read_objects, read_rows, remove_exams, replace_rows
+from cohort.tables.commit import commit
 from cohort.tables.ledger import Ledger, read_ledger
 from cohort.tables.promotion import promote_rows
 from pipelines.exams import Artefacts
@@ -52,6 +54,12 @@ def candidate_path(store: Path) -> Path:
 def has_candidate(store: Path) -> bool:
     """Say if numbers wait for acceptance."""
     return (candidate_path(store) / _MARKER).exists()
+
+
+def require_candidate(store: Path) -> None:
+    """Raise `ConfigurationError` where no numbers wait."""
+    if not has_candidate(store):
+        raise ConfigurationError("no numbers wait for acceptance in this store")
 
 
 def change_digest(artefacts: Artefacts) -> str:
@@ -102,6 +110,22 @@ def candidate_ledger(store: Path) -> Ledger:
     return current | read_ledger(candidate_path(store)) if has_candidate(store) else current
 
 
+def held_run(store: Path) -> str | None:
+    """The latest run that held the numbers which wait now; None where no run has, or nothing waits."""
+    if not has_candidate(store):
+        return None
+    first = min(read_rows(candidate_path(store), "ledger")["run_id"].to_pylist(), default="")
+    rows: list[RunRow] = read_objects(store, "runs")
+    return max((row.run_id for row in rows if row.change == "held" and row.run_id >= first), default=None)
+
+
+def decide(store: Path, run_id: str, decision: str) -> None:
+    """Say in the row of a held run what became of its numbers; nothing where there is no such row."""
+    rows: list[RunRow] = [row for row in read_objects(store, "runs") if row.run_id == run_id and row.change == "held"]
+    if rows:
+        commit(store, run_id, {"runs": [replace(row, change=decision) for row in rows]}, touched={})
+
+
 def withdraw_from_candidate(store: Path, exam_ids: list[str]) -> None:
     """Take exams out of the candidate that left the archive, so that accepting it does not bring them back."""
     if not has_candidate(store):
@@ -119,18 +143,18 @@ def promote(store: Path, run_id: str) -> int:
 
     Parameters
     ----------
-    run_id : run that accepts, whose history gets the rows
+    run_id : run that accepts, whose history gets the rows; its row in `runs`, where it says held, says accepted then
 
     Raises
     ------
     ConfigurationError
         when nothing waits
     """
-    if not has_candidate(store):
-        raise ConfigurationError("no numbers wait for acceptance in this store")
+    require_candidate(store)
     _write_marker(store, {**_marker(store), "accepted_by": run_id})
     touched = _touched(store)
     promote_rows(candidate_path(store), store, run_id, touched)
+    decide(store, run_id, "accepted")
     discard(store)
     return len({key[0] for keys in touched.values() for key in keys})
 

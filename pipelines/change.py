@@ -224,7 +224,7 @@ def _statistics(feature: Feature, pairs: Columns, exam_ids: pd.Index) -> dict[st
         icc_2_1(np.column_stack([old, new])),
         float(scale.mean()),
         float(change[largest]),
-        str(exam_ids[pairs["exam_id"][largest]]),
+        str(exam_ids[pairs["exam_id"][largest]]) if change[largest] else None,
         float((np.abs(change) > allowed).mean()),
     )
     return dict(zip(names, values, strict=True))

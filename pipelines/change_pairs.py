@@ -15,17 +15,16 @@ import pandas as pd
 import pyarrow.dataset as ds
 
 from cohort import __version__
-from cohort.errors import ConfigurationError
 from cohort.tables.buckets import bucket_files
 from cohort.tables.schema import arrow_schema
-from pipelines.candidate import candidate_path, has_candidate
+from pipelines.candidate import candidate_path, require_candidate
 from pipelines.fingerprint import STAGES
 
 ALL: Final = "all"
 """Levels, or vendors, together."""
 UNDECIDED: Final = "undecided"
 SAME_PLACE_MM: Final = 10.0
-"""Centroids of one vertebra or disc in two segmentations are nearer than this; neighbours are about 35 mm apart
+"""Centroids of one vertebra or disc in two segmentations are nearer than this; neighbours are 28 mm apart or more
 (own choice)."""
 
 _TABLES: Final = (
@@ -101,8 +100,7 @@ class ChangePairs:
     """
 
     def __init__(self, store: Path) -> None:
-        if not has_candidate(store):
-            raise ConfigurationError("no numbers wait for acceptance in this store")
+        require_candidate(store)
         self._store = store
         self._db = duckdb.connect(":memory:")
         for side, folder in (("old", store), ("new", candidate_path(store))):

@@ -19,8 +19,8 @@ MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
 
 
 def change_figures(report: ChangeReport) -> Iterator[tuple[Feature, bytes]]:
-    """One PNG for each feature with compared numbers, a panel for each muscle, or task and convention."""
-    overall = [one for one in report.overall if one.limits]
+    """One PNG for each feature with a changed number, a panel for each muscle, or task and convention."""
+    overall = [one for one in report.overall if one.limits and one.largest_change]
     for feature in dict.fromkeys(one.feature for one in overall):
         yield feature, _png(_figure(report, [one for one in overall if one.feature == feature]))
 
@@ -38,7 +38,9 @@ def _figure(report: ChangeReport, parts: Sequence[Agreement]) -> Figure:
     for panel in panels[len(parts) :]:
         panel.set_axis_off()
     handles = {handle.get_label(): handle for panel in panels for handle in panel.get_legend_handles_labels()[0]}
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=8, fontsize=7, frameon=False)
+    figure.legend(
+        handles.values(), handles.keys(), loc="outside lower center", ncols=4 * n_columns, fontsize=7, frameon=False
+    )
     return figure
 
 

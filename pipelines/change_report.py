@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +19,7 @@ from pipelines.change import FEATURES, Agreement, ChangeReport, Feature, agreeme
 from pipelines.change_pairs import ALL
 from pipelines.change_plots import change_figures
 from pipelines.config import GateConfig
+from pipelines.fingerprint import NOTHING
 from pipelines.gate import Breach, accepts, verdict
 
 _DIGITS: Final = {"mm": 2, "degrees": 1, "cm2": 2, "of 1": 3, "N": 0}
@@ -27,15 +28,18 @@ MAX_RENAMED: Final = 30
 """Lines of the table of names; the file change.json has them all."""
 
 _STYLE: Final = """
-body { font: 14px/1.45 sans-serif; color: #000; background: #fff; max-width: 62rem; margin: 2rem auto; padding: 0 1rem }
+body { font: 14px/1.45 sans-serif; color: #000; background: #fff; max-width: 72rem; margin: 2rem auto; padding: 0 1rem }
 h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2rem; border-bottom: 1px solid #000 }
 table { border-collapse: collapse; margin: .6rem 0; font-size: 12.5px }
-th, td { border-bottom: 1px solid #bbb; padding: .15rem .55rem; text-align: right; vertical-align: top }
+th, td { border-bottom: 1px solid #bbb; padding: .15rem .5rem; text-align: right; vertical-align: top }
+td { white-space: pre } td.t { white-space: normal; min-width: 3.6em }
+td.id { white-space: normal; word-break: break-all; width: 7rem }
 th { border-bottom: 1.5px solid #000; font-weight: 600 } td.t, th.t { text-align: left }
 tr.beyond td { font-weight: 700; background: #eee }
 .verdict { border: 2px solid #000; padding: .4rem 1rem; font-size: 1.1rem }
 img { max-width: 100% } .note { color: #333; font-size: 12.5px }
-@media print { h2 { break-after: avoid } table, img { break-inside: avoid } body { margin: 0 } }
+@page { size: A4 landscape; margin: 10mm }
+@media print { h2, img { break-after: avoid } tr, img { break-inside: avoid } body { margin: 0; max-width: none } }
 """
 
 
@@ -86,7 +90,7 @@ def verdict_text(report: ChangeReport, gate: GateConfig) -> str:
     n = len(verdict(report, gate))
     limits = "no limit is exceeded" if not n else f"{n} {'limit is' if n == 1 else 'limits are'} exceeded"
     if report.exams.n_waiting:
-        return f"Not complete: {report.exams.n_waiting} exams are still to be redone; so far {limits}."
+        return f"Not complete, exams still to be redone: {report.exams.n_waiting}; so far {limits}."
     if accepts(report, gate):
         return f"Accepted: {limits}."
     if gate.accept == "never":
@@ -138,8 +142,8 @@ def _what_changed(report: ChangeReport) -> Iterator[str]:
     rows = [
         (
             one.stage,
-            f"{one.old_version or 'unknown'}, {_short(one.old_artefacts)}",
-            f"{one.new_version or 'unknown'}, {_short(one.new_artefacts)}",
+            _made_by(one.old_version, one.old_artefacts),
+            _made_by(one.new_version, one.new_artefacts),
             one.n_exams,
         )
         for one in report.stages
@@ -149,8 +153,10 @@ def _what_changed(report: ChangeReport) -> Iterator[str]:
     yield '<p class="note">Stages below a changed one are done again as well.</p>'
 
 
-def _short(digest: str | None) -> str:
-    return digest[:8] if digest else "unknown"
+def _made_by(version: int | None, digest: str | None) -> str:
+    """Version, and the beginning of the digest of weights or base model where the stage has any."""
+    shown = "unknown" if version is None else str(version)
+    return shown if digest in (None, NOTHING) else f"{shown}, {digest[:8]}"
 
 
 def _exams_and_names(report: ChangeReport) -> Iterator[str]:
@@ -174,15 +180,17 @@ def _exams_and_names(report: ChangeReport) -> Iterator[str]:
 
 def _features(report: ChangeReport, breaches: Sequence[Breach]) -> Iterator[str]:
     """A section for each feature: its plot, then levels, vendors, and what exceeds a limit."""
-    pictures = {feature: png for feature, png in change_figures(report)}  # noqa: C416
+    pictures = dict(change_figures(report))
     beyond = {id(one.agreement) for one in breaches}
     for feature in dict.fromkeys(one.feature for one in report.agreements):
         yield f"<h2>{escape(_heading(feature))}</h2>"
+        of_feature = [one for one in report.agreements if one.feature == feature]
         if feature in pictures:
             data = base64.b64encode(pictures[feature]).decode("ascii")
             yield f'<img alt="Bland-Altman plots of {escape(feature.label)}" src="data:image/png;base64,{data}">'
-        of_feature = [one for one in report.agreements if one.feature == feature]
-        yield _agreements_table([one for one in of_feature if _is_shown(one, beyond)], breaches, named=False)
+            yield _agreements_table([one for one in of_feature if _is_shown(one, beyond)], breaches, named=False)
+        else:
+            yield "<p>No number that can be compared has changed.</p>"
 
 
 def _heading(feature: Feature) -> str:
@@ -194,21 +202,33 @@ def _is_shown(one: Agreement, beyond: set[int]) -> bool:
     return one.level == ALL or one.vendor == ALL or id(one) in beyond
 
 
-_HEAD: Final = ("level", "vendor", "n", "persons", "bias (95 % CI)", "limits of agreement (95 % CI)", "mean change",
-                "ICC", "largest change", "exam", "beyond tolerance", "new / gone / flagged / renamed")  # fmt: skip
+_HEAD: Final = (
+    "level",
+    "vendor",
+    "n",
+    "persons",
+    "bias (95 % CI)",
+    "limits of agreement (95 % CI)",
+    "mean absolute change",
+    "ICC",
+    "largest change",
+    "in exam",
+    "beyond tolerance",
+    "new / gone / flagged / renamed",
+)
 
 
-def _agreements_table(agreements: Iterable[Agreement], breaches: Sequence[Breach], *, named: bool) -> str:
+def _agreements_table(agreements: Sequence[Agreement], breaches: Sequence[Breach], *, named: bool) -> str:
     """Rows that exceed a limit are bold and say so."""
     beyond = {id(one.agreement) for one in breaches}
-    first = ("feature", "unit") if named else ("of",)
-    rows, marked = [], []
-    for one in agreements:
-        name = (one.title, one.feature.unit) if named else (one.of or one.feature.label,)
-        exceeds = id(one) in beyond
-        rows.append((*name[:-1], name[-1], *_cells(one, exceeds=exceeds)))
-        marked.append(exceeds)
-    return _table((*first, *_HEAD), rows, texts=len(first) + 2, marked=marked)
+    if named:
+        first = [("feature", lambda one: f"{one.title}, {one.feature.unit}")]
+    else:
+        first = [("of", lambda one: one.of)] if any(one.of for one in agreements) else []
+    rows = [(*(cell(one) for _, cell in first), *_cells(one, exceeds=id(one) in beyond)) for one in agreements]
+    head = (*(name for name, _ in first), *_HEAD)
+    marked = [id(one) in beyond for one in agreements]
+    return _table(head, rows, texts=len(first) + 2, marked=marked, identifier=head.index("in exam"))
 
 
 def _cells(one: Agreement, *, exceeds: bool) -> tuple[str, ...]:
@@ -217,8 +237,8 @@ def _cells(one: Agreement, *, exceeds: bool) -> tuple[str, ...]:
     where = (one.level, f"{one.vendor}: exceeds a limit" if exceeds else one.vendor)
     if limits is None:
         return (*where, "0", "0", *["-"] * 7, counts)
-    relative = f", {one.bias_percent:+.1f} %" if one.feature.kind.relative and one.bias_percent is not None else ""
-    both = " to ".join(_interval(limit, digits) for limit in (limits.lower, limits.upper) if limit)
+    relative = f"\n{one.bias_percent:+.1f} %" if one.feature.kind.relative and one.bias_percent is not None else ""
+    both = "\n".join(_interval(limit, digits) for limit in (limits.lower, limits.upper) if limit)
     return (
         *where,
         str(limits.n),
@@ -249,16 +269,23 @@ def _number(value: float | None, digits: int, *, sign: bool = False) -> str:
 
 
 def _table(
-    head: Sequence[str], rows: Iterable[Sequence[Any]], *, texts: int, marked: Sequence[bool] | None = None
+    head: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    *,
+    texts: int,
+    marked: Sequence[bool] | None = None,
+    identifier: int | None = None,
 ) -> str:
-    """An HTML table whose first `texts` columns are aligned to the left."""
-    lines = ["<table>", f"<tr>{_row(head, 'th', texts)}</tr>"]
+    """An HTML table whose first `texts` columns are aligned to the left; column `identifier` may break anywhere."""
+    classes = dict.fromkeys(range(texts), "t") | ({identifier: "id"} if identifier is not None else {})
+    lines = ["<table>", f"<tr>{_row(head, 'th', classes)}</tr>"]
     for k, row in enumerate(rows):
         opening = '<tr class="beyond">' if marked and marked[k] else "<tr>"
-        lines.append(f"{opening}{_row(row, 'td', texts)}</tr>")
+        lines.append(f"{opening}{_row(row, 'td', classes)}</tr>")
     return "\n".join([*lines, "</table>"])
 
 
-def _row(cells: Sequence[Any], tag: str, texts: int) -> str:
-    left, right = f'<{tag} class="t">', f"<{tag}>"
-    return "".join(f"{left if k < texts else right}{escape(str(cell))}</{tag}>" for k, cell in enumerate(cells))
+def _row(cells: Sequence[Any], tag: str, classes: Mapping[int, str]) -> str:
+    return "".join(
+        f'<{tag} class="{classes.get(k, "")}">{escape(str(cell))}</{tag}>' for k, cell in enumerate(cells)
+    ).replace(' class=""', "")

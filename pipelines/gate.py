@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
+from cohort.errors import ConfigurationError
+from pipelines.candidate import decide, discard, finish_promotion, held_run, promote, require_candidate
 from pipelines.change import Agreement, ChangeReport
-from pipelines.change_pairs import ALL
+from pipelines.change_pairs import ALL, ChangePairs
 from pipelines.config import GateConfig
 
 
@@ -23,7 +26,7 @@ class Breach:
     """The comparison that it is of; None where it is of the exams."""
 
     def __str__(self) -> str:
-        return f"{self.what}: {self.value:.3g} {self.unit}, limit {self.limit:g}".replace(" ,", ",")
+        return f"{self.what}: {self.value:.3g} {self.unit}, limit {self.limit:g} {self.unit}"
 
 
 def verdict(report: ChangeReport, gate: GateConfig) -> tuple[Breach, ...]:
@@ -36,6 +39,37 @@ def accepts(report: ChangeReport, gate: GateConfig) -> bool:
     if report.exams.n_waiting or gate.accept == "never":
         return False
     return gate.accept == "always" or not verdict(report, gate)
+
+
+def accept_held(store: Path) -> int:
+    """Make held numbers current, whatever the limits say; returns the number of exams.
+
+    An acceptance that was interrupted is finished first. `ConfigurationError` when nothing waits, and when the change
+    has not been through all exams: tables of two versions side by side are what the gate is there to prevent.
+    """
+    if finish_promotion(store):
+        return 0
+    with ChangePairs(store) as pairs:
+        n_waiting = pairs.exams().n_waiting
+    run_id = held_run(store)
+    if n_waiting or run_id is None:
+        raise ConfigurationError(
+            f"the change has not been through all exams (still to be redone: {n_waiting}): run again until it has"
+        )
+    return promote(store, run_id)
+
+
+def discard_held(store: Path) -> None:
+    """Drop the numbers that wait, and say so in the row of the run that held them.
+
+    `ConfigurationError` when nothing waits, or when they are accepted already and only an interruption left them.
+    """
+    if finish_promotion(store):
+        raise ConfigurationError("these numbers had been accepted; the interrupted acceptance is finished now")
+    require_candidate(store)
+    if run_id := held_run(store):
+        decide(store, run_id, "discarded")
+    discard(store)
 
 
 def _breaches_of_exams(report: ChangeReport, gate: GateConfig) -> Iterator[Breach]:

@@ -110,7 +110,7 @@ def test_the_gate_lets_a_small_change_pass_and_holds_a_large_one(plain: ChangeRe
     assert not accepts(plain, replace(GATE, accept="never"))
     tight = replace(GATE, load_bias_percent=1.0)
     assert len(verdict(plain, tight)) == 2 * 6 * 3  # conventions, levels and all, vendors and all
-    assert str(verdict(plain, tight)[0]) == "axial load, standing, joint_below: bias: 1.5 %, limit 1"
+    assert str(verdict(plain, tight)[0]) == "axial load, standing, joint_below: bias: 1.5 %, limit 1 %"
     assert not accepts(plain, tight)
     assert accepts(plain, replace(tight, accept="always"))
     noisy = compare_change(changed_store(tmp_path, replace(AFTER, disc_shift_mm=0.0, noise_mm=2.0)))
@@ -148,7 +148,7 @@ def test_exams_that_turn_refused_are_counted_and_hold_the_change(tmp_path: Path)
     assert (height.n_vanished, height.n_appeared, height.n_newly_flagged) == (5, 0, 5)
     assert one(report, "axial_n", "standing, joint_below").n_vanished == 5
     assert [str(b) for b in verdict(report, GATE)] == [
-        "exams with results that are now refused or failed, 1 of 12: 8.33 %, limit 1"
+        "exams with results that are now refused or failed, 1 of 12: 8.33 %, limit 1 %"
     ]
 
 

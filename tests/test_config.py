@@ -121,6 +121,12 @@ def test_values_are_read_with_their_types(tmp_path: Path) -> None:
         ("[review]\noverlays = 1", "review.overlays must be true or false"),
         ("[privacy]\nkey_file = 1", "privacy.key_file must be a path"),
         ("[convert]\ntime_limit_s = 0", "convert.time_limit_s is positive"),
+        ("[gate]\naccept = 'maybe'", "gate.accept is within_limits, always or never, not 'maybe'"),
+        ("[gate]\nlength_bias = 1", r"unknown key 'length_bias' in \[gate\], did you mean 'length_bias_mm'"),
+        ("[gate]\nlength_bias_mm = -1", "gate.length_bias_mm is 0 or more"),
+        ("[gate]\nlean_width = nan", "gate.lean_width is 0 or more"),
+        ("[gate]\nlost_exams = 2", "gate.lost_exams is a share of exams, at most 1"),
+        ("[gate]\nleast_persons = 1", "gate.least_persons is at least 2"),
         ("[cluster", "not TOML"),
     ],
 )

@@ -1,8 +1,9 @@
 """Bland-Altman agreement of two measurements of the same things, with intervals, and several things of one person.
 
-Sources: Bland & Altman, Lancet 1986;1:307; Stat Methods Med Res 1999;8:135 (limits of agreement, intervals of them);
-J Biopharm Stat 2007;17:571 (several pairs of one person); Zou, Stat Methods Med Res 2013;22:630 (intervals of limits
-with several pairs of one person). The papers' own figures are in the tests as far as they could be checked.
+Sources: Bland & Altman, Lancet 1986;1:307 and Stat Methods Med Res 1999;8:135 (limits of agreement, their intervals); J
+Biopharm Stat 2007;17:571 (several pairs of one person). The figures of the papers' examples are in the tests. Intervals
+of limits with several pairs of one person are by the formula of 1999 with effective degrees of freedom. Zou's (Stat
+Methods Med Res 2013;22:630) have the same aim, but burst where hardly anybody has two values.
 """
 
 from __future__ import annotations
@@ -75,10 +76,8 @@ def bland_altman(first: npt.ArrayLike, second: npt.ArrayLike, persons: npt.Array
     bias = spread.interval()
     if spread.n_persons < 2:
         return BlandAltman(len(a), spread.n_persons, bias, None, None, None)
-    below, above = spread.errors_of_limit()
-    reach = _Z * spread.sd
-    lower = Interval(bias.value - reach, bias.value - reach - above, bias.value - reach + below)
-    upper = Interval(bias.value + reach, bias.value + reach - below, bias.value + reach + above)
+    reach, error = _Z * spread.sd, spread.error_of_limit()
+    lower, upper = (Interval(limit, limit - error, limit + error) for limit in (bias.value - reach, bias.value + reach))
     return BlandAltman(len(a), spread.n_persons, bias, spread.sd, lower, upper)
 
 
@@ -155,29 +154,19 @@ class _Spread:
         reach = _student(self.n_persons - 1) * self.standard_error
         return Interval(self.mean, self.mean - reach, self.mean + reach)
 
-    def errors_of_limit(self) -> tuple[float, float]:
-        """How far a limit of agreement may be too far out, and too far in.
+    def error_of_limit(self) -> float:
+        """Half the confidence interval of a limit of agreement.
 
-        One value a person: Bland & Altman 1999, the same both ways. Several: Zou 2013, the method of variance estimates
-        recovery, with the mean number of values that `divisor` is where he has the harmonic mean; the two are equal
-        where all persons have equally many.
+        Variance of the mean plus 1.96^2 times that of the standard deviation, s^2 / (2 df) (Bland & Altman 1999), with
+        the degrees of freedom of a sum of mean squares (Satterthwaite, Biometrics Bull 1946;2:110): with one value a
+        person these are n - 1, and the formula is that of 1999.
         """
-        if self.n == self.n_persons:
-            n = self.n
-            reach = _student(n - 1) * self.sd * float(np.sqrt(1 / n + _Z**2 / (2 * (n - 1))))
-            return reach, reach
-        of_mean = _student(self.n_persons - 1) * self.standard_error
-        low, high = self._variance_interval()
-        inward, outward = _Z * (self.sd - math.sqrt(low)), _Z * (math.sqrt(high) - self.sd)
-        return math.hypot(of_mean, inward), math.hypot(of_mean, outward)
-
-    def _variance_interval(self) -> tuple[float, float]:
+        if self.sd == 0:
+            return 0.0
         share = 1 / self.divisor
         terms = ((share * self.ms_between, self.n_persons - 1), ((1 - share) * self.ms_within, self.n - self.n_persons))
-        tail = (1 - LEVEL) / 2
-        below = [value * (1 - df / _chi2(1 - tail, df)) for value, df in terms]
-        above = [value * (df / _chi2(tail, df) - 1) for value, df in terms]
-        return max(0.0, self.sd**2 - math.hypot(*below)), self.sd**2 + math.hypot(*above)
+        of_sd = sum(term**2 / df for term, df in terms if df) / (2 * self.sd**2)
+        return _student(self.n_persons - 1) * math.sqrt(self.standard_error**2 + _Z**2 * of_sd)
 
 
 def _codes(persons: npt.ArrayLike, n: int) -> npt.NDArray[Any]:
@@ -190,8 +179,3 @@ def _codes(persons: npt.ArrayLike, n: int) -> npt.NDArray[Any]:
 @cache
 def _student(df: int) -> float:
     return float(stats.t.ppf((1 + LEVEL) / 2, df))
-
-
-@cache
-def _chi2(probability: float, df: int) -> float:
-    return float(stats.chi2.ppf(probability, df))
