@@ -64,7 +64,10 @@ def _panel(panel: Any, one: Agreement, points: pd.DataFrame, markers: dict[str, 
             panel.axhline(limit.value, color="k", linewidth=1.2, linestyle="--", label="limits of agreement")
             panel.axhspan(limit.low, limit.high, color="0.85", zorder=0, label="95 % interval")
     shown = "" if len(points) == limits.n else f", {len(points)} shown"
-    panel.set_title(f"{one.of or one.title}\nn = {limits.n} of {limits.n_persons} persons{shown}", fontsize=8)
+    ends = " to ".join(f"{limit.value:.2f}" for limit in (limits.lower, limits.upper) if limit)
+    lines = f"bias {limits.bias.value:.2f}, limits {ends} {one.feature.unit}" if ends else "one person: no limits"
+    counts = f"n = {limits.n} of {limits.n_persons} persons{shown}"
+    panel.set_title(f"{one.of or one.title}\n{counts}\n{lines}", fontsize=8)
     panel.set_xlabel(f"mean of old and new, {one.feature.unit}", fontsize=8)
     panel.set_ylabel(f"new - old, {one.feature.unit}", fontsize=8)
     panel.tick_params(labelsize=7)

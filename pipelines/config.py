@@ -169,10 +169,9 @@ class ReviewConfig:
 class GateConfig:
     """Section [gate]: which changes of numbers, by new weights, new code or new base models, need nobody's look.
 
-    Limits on what is measured in mm, and on loads, follow the mean error of automatic against manual measurements in
-    Hess et al. 2023 (1.45 mm of disc height, 143 N of load): a bias of a third of it, and limits of agreement that are
-    as far from each other as from the error below to the error above. The others are our own choice. Widths are upper
-    limit of agreement minus lower; per cent are of the mean old value.
+    Limits of lengths follow the mean error of automatic against manual disc heights in Hess et al. 2023, 1.45 mm: a
+    bias of a third of it, and limits of agreement as far apart as the error below and the error above. The others are
+    our own choice. Widths are upper minus lower limit of agreement; per cent are of the mean old value.
     """
 
     accept: str = "within_limits"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+import tomllib
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ from cohort.tables.commit import commit
 from pipelines.candidate import candidate_path, open_candidate
 from pipelines.change import Agreement, ChangeReport, agreement_rows, compare_change
 from pipelines.change_pairs import Renamed, StageDifference
-from pipelines.config import GateConfig
+from pipelines.config import GateConfig, RunConfig, parse_config
 from pipelines.gate import accepts, verdict
 
 GATE = GateConfig(least_persons=2)
@@ -185,6 +186,14 @@ def test_a_change_of_loads_alone_compares_loads_alone(tmp_path: Path) -> None:
     assert {a.feature.table for a in report.agreements} == {"loads"}
     vanished = one(report, "axial_n", "standing, joint_below")
     assert (vanished.n_vanished, vanished.limits) == (60, None)
+
+
+def test_the_documented_limits_are_the_defaults() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "model-changes.md").read_text()
+    shown = page.split("```toml\n")[1].split("```")[0]
+    content = tomllib.loads(shown)
+    assert set(content["gate"]) == {one.name for one in fields(GateConfig)}
+    assert parse_config(content, folder=Path()) == RunConfig()
 
 
 def test_nothing_to_compare_is_said(tmp_path: Path) -> None:
