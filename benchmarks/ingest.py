@@ -241,7 +241,7 @@ def _ingest(executor: PoolExecutor, key_file: Path, archive: Path, output: Path)
 
 
 def _hashed(executor: PoolExecutor, archive: Path, index: FileIndex, exams: Sequence[Exam]) -> list[Exam]:
-    """Exams with the hashes of their chosen files, as `pipelines.index.with_hashes` adds them."""
+    """Exams with the hashes of their chosen files, as `pipelines.wanted.refresh_wanted` adds them."""
     items = [
         WorkItem(
             exam.exam_id, "hash", "", HashTask(archive, tuple((index.source_of(row), (row,)) for row in exam.chosen))
@@ -272,7 +272,7 @@ def _convert_item(plan: ExamPlan, index: FileIndex, archive: Path, key_file: Pat
         axial=image_sources(exam.axial, index.source_of),
         attributes={"subject_id": exam.subject_id, "vendor": exam.vendor, "field_t": exam.field_t},
     )
-    return WorkItem(exam.exam_id, "convert", plan.convert, task)
+    return WorkItem(exam.exam_id, "convert", plan.fingerprints["convert"], task)
 
 
 def _require_success(outcome: Outcome) -> tuple[WorkItem, ...]:

@@ -363,6 +363,7 @@ class WantedRow:
     index_digest: str = column("digest of the exam's rows in `files`")
     selection_digest: str = column("digest of the rules of selection and of the exam's lines in the subject table")
     newest_ns: int = column("latest modification time of its files, ns since 1970")
+    recipe: str = column("digest of all that fingerprints share: code versions, weights, base models, parameters")
     convert: str | None = optional("fingerprint; null where no series was chosen")
     segment: str | None = optional("fingerprint")
     measure: str | None = optional("fingerprint")

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 from cohort.rows import LoadRow
-from cohort.tables.ledger import Ledger
+from cohort.tables.ledger import Ledger, read_ledger
 from pipelines.convert import ConvertTask, convert, image_sources
-from pipelines.exams import ExamPlan
-from pipelines.fingerprint import STAGES, later_stages
+from pipelines.exams import ExamPlan, make_exam, plan_exam
+from pipelines.fingerprint import later_stages
 from pipelines.index import FileIndex
 from pipelines.job import Job
 from pipelines.load import LoadTask, engine_difference, load
@@ -20,9 +22,11 @@ from pipelines.measure import MeasureTask, measure
 from pipelines.outcome import Outcome, WorkItem, commit_outcomes, each, ledger_row
 from pipelines.plan import Plan
 from pipelines.segment import SegmentTask, segment
+from pipelines.summary import exam_row
+from pipelines.wanted import EXAMS_PER_READ, read_exam_rows
 from pipelines.window import Stage
 
-COMMIT_EVERY_S = 15.0
+COMMIT_EVERY_S: Final = 15.0
 """A killed run loses at most the results of this time."""
 
 
@@ -37,52 +41,89 @@ def chain_stages(job: Job) -> tuple[Stage, ...]:
     )
 
 
-class Chain:
-    """Turns outcomes into the next work items, and commits them as they come."""
+@dataclass(frozen=True)
+class OpenExam:
+    """An exam whose stages are under way."""
 
-    def __init__(self, job: Job, plans: Mapping[str, ExamPlan], plan: Plan, ledger: Ledger, index: FileIndex) -> None:
-        self._job, self._plans, self._index = job, plans, index
-        self._todo = {(one.exam_id, one.stage) for one in plan.todo}
-        self._sample = self._sample_size(plan)
+    plan: ExamPlan
+    ledger: Ledger
+    """Its latest attempts, those of this run included."""
+
+
+class Chain:
+    """Turns outcomes into the next work items, and commits them as they come.
+
+    Only exams that are under way are held in memory, however many wait.
+    """
+
+    def __init__(self, job: Job, plan: Plan, index: FileIndex, *, ledgers: Sequence[Path], root: Path) -> None:
+        """Prepare a chain.
+
+        Parameters
+        ----------
+        ledgers : folders of tables with earlier attempts; the last one counts
+        root : folder whose tables get the results
+        """
+        self._job, self._plan, self._index = job, plan, index
+        self._ledgers, self._root = ledgers, root
+        self._sample = max(1, math.ceil(plan.stages["load"] * job.config.load.opensim_sample))
+        self._open: dict[str, OpenExam] = {}
         self._uncommitted: list[Outcome] = []
         self._last_commit = time.monotonic()
-        self.ledger: Ledger = dict(ledger)
-        """Latest attempts, those of this run included."""
         self.n_executed = 0
+        self.n_ended = 0
+        """Exams that came to their end."""
         self.n_checked = 0
         """Exams re-solved with OpenSim."""
         self.largest_difference: float | None = None
 
-    def _sample_size(self, plan: Plan) -> int:
-        n_loads = sum(one.stage == "load" for one in plan.todo)
-        return max(1, math.ceil(n_loads * self._job.config.load.opensim_sample)) if n_loads else 0
+    def items(self) -> Iterator[WorkItem]:
+        """For every exam of the plan the first stage that needs work, read from the store as they are asked for."""
+        first = dict(zip(self._plan.exam_ids, self._plan.todo["stage"].to_pylist(), strict=True))
+        exam_ids = list(first)
+        for start in range(0, len(exam_ids), EXAMS_PER_READ):
+            group = exam_ids[start : start + EXAMS_PER_READ]
+            ledger = self._ledger_of(group)
+            for rows in read_exam_rows(self._job, group):
+                exam = make_exam(rows, self._job.subjects, self._job.config.select)
+                plan = plan_exam(exam, self._job.artefacts)
+                exam_id = exam.exam_id
+                own = {key: ledger[key] for stage in plan.fingerprints if (key := (exam_id, stage)) in ledger}
+                self._open[exam_id] = OpenExam(plan, own)
+                yield self._item(plan, first[exam_id])
 
-    def first_items(self) -> list[WorkItem]:
-        """For every exam the first stage that needs work."""
-        items = []
-        for exam_id in self._plans:
-            stage = next((stage for stage in STAGES if (exam_id, stage) in self._todo), None)
-            if stage:
-                items.append(self._item(exam_id, stage))
-        return items
+    def _ledger_of(self, exam_ids: Sequence[str]) -> Ledger:
+        found: Ledger = {}
+        for folder in self._ledgers:
+            found |= read_ledger(folder, exam_ids)
+        return found
 
     def on_outcome(self, outcome: Outcome) -> Iterator[WorkItem]:
         """Keep an outcome and start the exam's next stage."""
         self.n_executed += 1
         self._uncommitted.append(outcome)
-        self.ledger[outcome.exam_id, outcome.stage] = ledger_row(outcome, run_id=self._job.run_id)
+        exam = self._open[outcome.exam_id]
+        exam.ledger[outcome.exam_id, outcome.stage] = ledger_row(outcome, run_id=self._job.run_id)
+        for stage in later_stages(outcome.stage):
+            exam.ledger.pop((outcome.exam_id, stage), None)
         self._job.progress.outcome(outcome)
         self._count_check(outcome)
         if time.monotonic() - self._last_commit > COMMIT_EVERY_S:
             self.flush()
-        later = later_stages(outcome.stage)
-        if outcome.status in ("ok", "flagged") and later:
-            yield self._item(outcome.exam_id, later[0])
+        if _goes_on(outcome):
+            yield self._item(exam.plan, later_stages(outcome.stage)[0])
+        else:
+            self.n_ended += 1
 
     def flush(self) -> None:
-        """Commit what is not committed yet."""
+        """Commit what is not committed yet, and let go of the exams that have ended."""
         if self._uncommitted:
-            commit_outcomes(self._job.store, self._job.run_id, self._uncommitted)
+            ids = dict.fromkeys(outcome.exam_id for outcome in self._uncommitted)
+            rows = [exam_row(one.plan.exam, one.plan, one.ledger) for one in map(self._open.__getitem__, ids)]
+            commit_outcomes(self._root, self._job.run_id, self._uncommitted, rows)
+            for outcome in self._uncommitted:
+                if not _goes_on(outcome):
+                    del self._open[outcome.exam_id]
             self._uncommitted = []
         self._last_commit = time.monotonic()
 
@@ -93,8 +134,8 @@ class Chain:
             self.n_checked += 1
             self.largest_difference = max(difference, self.largest_difference or 0.0)
 
-    def _item(self, exam_id: str, stage: str) -> WorkItem:
-        plan = self._plans[exam_id]
+    def _item(self, plan: ExamPlan, stage: str) -> WorkItem:
+        exam_id = plan.exam.exam_id
         return WorkItem(exam_id, stage, plan.fingerprints[stage], self._task(plan, stage), plan.parts[stage])
 
     def _task(self, plan: ExamPlan, stage: str) -> Any:
@@ -141,3 +182,7 @@ class Chain:
         nothing."""
         self._sample -= 1
         return self._sample >= 0
+
+
+def _goes_on(outcome: Outcome) -> bool:
+    return outcome.status in ("ok", "flagged") and bool(later_stages(outcome.stage))

@@ -6,7 +6,7 @@ import click
 
 from cohort import __version__
 from cohort.errors import CohortError, is_disk_full
-from pipelines.commands.archive import run_command, scan
+from pipelines.commands.archive import nightly, run_command, scan
 from pipelines.commands.changes import changes
 from pipelines.commands.demo import demo
 from pipelines.commands.export import export
@@ -42,5 +42,5 @@ def main() -> None:
     """Turn an archive of lumbar-spine MRI into tables of anatomy and spinal loads."""
 
 
-for command in (demo, scan, run_command, changes, sql, schema, export, train, validate, phantom_dicom):
+for command in (demo, scan, run_command, nightly, changes, sql, schema, export, train, validate, phantom_dicom):
     main.add_command(command)

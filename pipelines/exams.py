@@ -23,7 +23,6 @@ from cohort.loading.tasks import Task
 from cohort.rows import FileRow, QualityRow
 from cohort.store.layout import exam_store_path, label_store_path, measure_path
 from pipelines.fingerprint import NOTHING, STAGE_VERSIONS, STAGES, Parts, chained, digest
-from pipelines.plan import Wanted
 
 
 @dataclass(frozen=True)
@@ -83,6 +82,17 @@ class Artefacts:
         return Parts(STAGE_VERSIONS[stage], inputs, parameters, artefacts)
 
     @cached_property
+    def recipe(self) -> str:
+        """Digest of all that is the same for every exam."""
+        shared = [[stage, sex, *parts] for (stage, sex), parts in self._shared.items()]
+        return digest([STAGE_VERSIONS, shared])
+
+    @cached_property
+    def models(self) -> str:
+        """Digest of code versions, weights and base models: what a change of numbers is compared for."""
+        return digest([STAGE_VERSIONS, self.weights, self.base_models])
+
+    @cached_property
     def _shared(self) -> dict[tuple[str, str | None], tuple[str, str]]:
         """Stage and sex -> digests of parameters and artefacts."""
         names = ("tasks", "assumptions", "personalise", "impute")
@@ -108,10 +118,12 @@ def group_exams(
     for row in rows:
         if row.exam_id and row.reason not in NO_PART_OF_AN_EXAM:
             groups[row.exam_id].append(row)
-    return [_exam(exam_id, groups[exam_id], subjects, rules) for exam_id in sorted(groups)]
+    return [make_exam(groups[exam_id], subjects, rules) for exam_id in sorted(groups)]
 
 
-def _exam(exam_id: str, rows: Sequence[FileRow], subjects: SubjectTable | None, rules: SelectRules) -> Exam:
+def make_exam(rows: Sequence[FileRow], subjects: SubjectTable | None, rules: SelectRules = STANDARD_RULES) -> Exam:
+    """One exam from all its rows (but those of `NO_PART_OF_AN_EXAM`)."""
+    exam_id = str(rows[0].exam_id)
     rows = sorted(rows, key=lambda row: (row.file_id, -1 if row.frame is None else row.frame))
     selection = select_series(rows, rules)
     demographics, flags = exam_demographics(rows, subjects)
@@ -146,11 +158,6 @@ class ExamPlan:
     def fingerprints(self) -> dict[str, str]:
         """Stage -> fingerprint, in the order of the chain; each stage's is the next one's upstream."""
         return chained(self.parts)
-
-    @property
-    def wanted(self) -> list[Wanted]:
-        """Stages in the order of the chain."""
-        return [Wanted(self.exam.exam_id, stage, found) for stage, found in self.fingerprints.items()]
 
     def exam_path(self, store: Path) -> str:
         """Exam store relative to STORE."""

@@ -10,7 +10,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Final
@@ -235,40 +235,27 @@ def read_headers(
     run_window(items, SCAN_STAGES, executor=executor, on_outcome=on_outcome)
 
 
-def with_hashes(job: Job, workers: Workers, index: FileIndex, exams: Sequence[Exam]) -> list[Exam]:
-    """Exams whose chosen files all have their sha256; new hashes are committed to the index."""
-    items = _hash_items(job, index, exams)
-    if not items:
-        return list(exams)
-    hashed: list[FileRow] = []
+def hash_item(job: Job, index: FileIndex, exam: Exam, rows: Sequence[FileRow]) -> WorkItem:
+    """Work item that reads the chosen files of an exam that were never hashed; each file once, however many of its
+    frames were chosen.
 
-    def on_outcome(outcome: Outcome) -> tuple[WorkItem, ...]:
-        hashed.extend(file_rows(outcome))
-        return ()
-
-    run_window(items, SCAN_STAGES, executor=workers.executor(), on_outcome=on_outcome)
-    commit(job.store, job.run_id, {"files": hashed}, touched={})
-    known = {(row.file_id, row.frame): row for row in hashed}
-
-    def updated(rows: Iterable[FileRow]) -> tuple[FileRow, ...]:
-        return tuple(known.get((row.file_id, row.frame), row) for row in rows)
-
-    return [replace(exam, sagittal=updated(exam.sagittal), axial=updated(exam.axial)) for exam in exams]
-
-
-def _hash_items(job: Job, index: FileIndex, exams: Sequence[Exam]) -> list[WorkItem]:
-    """One item for each exam with files that have no hash; each file once, however many of its frames were chosen."""
-    missing = {exam.exam_id: {row.file_id for row in exam.chosen if row.content_sha256 is None} for exam in exams}
-    wanted = set().union(*missing.values())
+    Parameters
+    ----------
+    rows : all rows of the exam
+    """
+    missing = {row.file_id for row in exam.chosen if row.content_sha256 is None}
     rows_of: defaultdict[str, list[FileRow]] = defaultdict(list)
-    for row in index.rows if wanted else ():
-        if row.file_id in wanted:
+    for row in rows:
+        if row.file_id in missing:
             rows_of[row.file_id].append(row)
-    return [
-        WorkItem(exam_id, "hash", "", HashTask(job.archive, tuple(_source_and_rows(index, rows_of, file_ids))))
-        for exam_id, file_ids in missing.items()
-        if file_ids
-    ]
+    return WorkItem(exam.exam_id, "hash", "", HashTask(job.archive, tuple(_source_and_rows(index, rows_of, missing))))
+
+
+def rehashed(rows: Sequence[FileRow], outcome: Outcome) -> tuple[list[FileRow], list[FileRow]]:
+    """All rows of an exam with the new hashes, and the rows that changed."""
+    hashed = file_rows(outcome)
+    known = {(row.file_id, row.frame): row for row in hashed}
+    return [known.get((row.file_id, row.frame), row) for row in rows], hashed
 
 
 def _source_and_rows(

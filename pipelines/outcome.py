@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 
 from cohort.errors import RefusedError, is_disk_full
 from cohort.reasons import REASONS
-from cohort.rows import LedgerRow
+from cohort.rows import ExamRow, LedgerRow
 from cohort.tables.buckets import Key
 from cohort.tables.commit import commit
 from cohort.tables.schema import rows_to_table
@@ -182,14 +182,16 @@ def ledger_row(outcome: Outcome, *, run_id: str) -> LedgerRow:
     )
 
 
-def commit_outcomes(store: Path, run_id: str, outcomes: Iterable[Outcome]) -> None:
-    """Write outcomes into tables, history and ledger.
+def commit_outcomes(store: Path, run_id: str, outcomes: Iterable[Outcome], exams: Sequence[ExamRow] = ()) -> None:
+    """Write outcomes, and how their exams stand now, into tables, history and ledger.
 
     An outcome replaces what its stage wrote for the exam before, and takes away what later stages wrote: rows that
     rest on results which are no longer there, or no longer sound, must not stand in the tables as if they did.
     """
     rows: defaultdict[str, list[Any]] = defaultdict(list)
     touched: defaultdict[str, set[Key]] = defaultdict(set)
+    if exams:
+        rows["exams"] = list(exams)
     for outcome in outcomes:
         rows["ledger"].append(ledger_row(outcome, run_id=run_id))
         for table, new in outcome.rows.items():

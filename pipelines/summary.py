@@ -5,15 +5,17 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow.dataset as ds
+
 from cohort.archive.select import Choice
 from cohort.rows import ExamRow, QualityRow, RunRow
 from cohort.stacks import Plane
-from cohort.tables.buckets import Key, read_objects, row_key
+from cohort.tables.buckets import Key, read_objects, row_key, table_dataset
 from cohort.tables.commit import commit
 from cohort.tables.ledger import Ledger
 from pipelines.exams import Exam, ExamPlan
@@ -115,10 +117,8 @@ def _flags_of_choice(exam: Exam) -> list[QualityRow]:
 def _stage_states(exam: Exam, plan: ExamPlan | None, ledger: Ledger) -> list[tuple[str, str | None]]:
     if plan is None:
         return [("pending", None)] if exam.selection.sagittal else []
-    attempts = [ledger.get((one.exam_id, one.stage)) for one in plan.wanted]
-    current = [
-        row for row, one in zip(attempts, plan.wanted, strict=True) if row and row.fingerprint == one.fingerprint
-    ]
+    attempts = [(fingerprint, ledger.get((exam.exam_id, stage))) for stage, fingerprint in plan.fingerprints.items()]
+    current = [row for fingerprint, row in attempts if row and row.fingerprint == fingerprint]
     untried: list[tuple[str, str | None]] = [("pending", None)] * (len(current) < len(attempts))
     return [(row.status, row.reason) for row in current] + untried
 
@@ -134,7 +134,7 @@ def update_exam_tables(
     new: dict[str, list[Any]] = {
         "exams": [*rows, *gone_rows],
         "series": [row for exam in exams for row in exam.selection.series],
-        "quality": [flag for exam in exams for flag in _selection_flags(exam)],
+        "quality": [flag for exam in exams for flag in selection_flags(exam)],
     }
     changed: dict[str, list[Any]] = {}
     touched: dict[str, set[Key]] = {}
@@ -149,7 +149,8 @@ def update_exam_tables(
         commit(store, run_id, changed, touched=touched)
 
 
-def _selection_flags(exam: Exam) -> list[QualityRow]:
+def selection_flags(exam: Exam) -> list[QualityRow]:
+    """Flags of demographics, vertebrae and the choice of series."""
     return [*exam.flags, *_flags_of_choice(exam)]
 
 
@@ -165,6 +166,18 @@ def _by_key(table: str, rows: Iterable[Any]) -> Mapping[Key, list[Any]]:
     return groups
 
 
-def count_reasons(rows: Iterable[ExamRow]) -> dict[str, int]:
-    """Reason code -> number of exams, most frequent first."""
-    return dict(Counter(row.reason for row in rows if row.reason).most_common())
+def count_exams(store: Path) -> tuple[Counter[str], dict[str, int]]:
+    """Status -> exams in the archive; reason code -> exams that carry it as their status' reason, most frequent
+    first."""
+    exams = table_dataset(store, "exams").to_table(columns=["status", "reason"], filter=ds.field("status") != "gone")
+    reasons = Counter(exams["reason"].drop_null().to_pylist())
+    return Counter(exams["status"].to_pylist()), dict(reasons.most_common())
+
+
+def mark_gone(store: Path, run_id: str, gone: Collection[str]) -> None:
+    """Write `gone` as the status of exams that left the archive; an exam that no row knows gets none."""
+    if not gone:
+        return
+    found = table_dataset(store, "exams").to_table(filter=ds.field("exam_id").isin(list(gone)))
+    rows = [ExamRow(**values | {"status": "gone", "reason": "gone"}) for values in found.to_pylist()]
+    commit(store, run_id, {"exams": rows}, touched={})

@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
+
+import pyarrow.dataset as ds
 
 from cohort.rows import ExamRow
 from cohort.store.publish import sweep_temporary
-from cohort.tables.buckets import read_objects, remove_exams
+from cohort.tables.buckets import remove_exams, table_dataset
 from cohort.tables.ledger import Ledger, read_ledger
 from pipelines.config import RunConfig
 from pipelines.exams import Exam, group_exams, plan_exam
-from pipelines.index import FileIndex, update_index
+from pipelines.index import index_columns, update_index
 from pipelines.job import Job, Workers, prepare
 from pipelines.lock import only_run
 from pipelines.progress import Progress
@@ -59,14 +62,16 @@ def survey(
         for what would make the whole scan fail: archive, subject table, another run in progress
     """
     started = time.monotonic()
-    with only_run(store), ExitStack() as resources:
+    with only_run(store, "scan", progress.note), ExitStack() as resources:
         sweep_temporary(store)
         job = prepare(archive.resolve(), store.resolve(), config, subjects, progress)
         index = update_index(job, Workers(job, resources))
-        exams = archive_exams(job, index)
+        note_unmatched_subjects(job)
+        exams = group_exams(index.rows, job.subjects, config.select)
         ledger = read_ledger(store)
         rows = _exam_rows(job, exams, ledger)
-        gone = withdraw(store, exams, ledger)
+        unchosen = [exam.exam_id for exam in exams if not exam.sagittal]
+        gone = withdraw(store, {exam.exam_id for exam in exams}, unchosen)
         update_exam_tables(store, job.run_id, exams, rows, gone)
     return Survey(
         n_files=index.n_files,
@@ -80,31 +85,44 @@ def survey(
     )
 
 
-def archive_exams(job: Job, index: FileIndex) -> list[Exam]:
-    """Exams of the archive; says how many lines of the subject table belong to none of them."""
-    n_unmatched = job.subjects.n_unmatched(index.rows) if job.subjects else 0
+def note_unmatched_subjects(job: Job) -> None:
+    """Say how many lines of the subject table belong to no file of the archive."""
+    if job.subjects is None:
+        return
+    keys = index_columns(job.store, "exam_id", "accession_id", "subject_id")
+    n_unmatched = job.subjects.n_unmatched({key for kind in keys.columns for key in kind.unique().to_pylist()})
     if n_unmatched:
         job.progress.note(
             f"{n_unmatched} keys of the subject table match no file: patients who are not in the archive, "
             "or identifiers written otherwise (issuer, leading zeros)"
         )
-    return group_exams(index.rows, job.subjects, job.config.select)
 
 
-def withdraw(store: Path, exams: Sequence[Exam], ledger: Ledger) -> list[str]:
+def withdraw(store: Path, here: Collection[str], unchosen: Collection[str]) -> list[str]:
     """Take the results of exams out of the tables that left the archive, or of which nothing is chosen any more.
+
+    Parameters
+    ----------
+    here : exams in the archive
+    unchosen : those of them without usable sagittal images
 
     Returns
     -------
     the exams that left the archive and are not yet marked as gone, sorted
     """
-    processed = {exam_id for exam_id, _ in ledger}
-    known = processed | {row.exam_id for row in read_objects(store, "exams") if row.status != "gone"}
-    gone = known - {exam.exam_id for exam in exams}
-    leaving = gone | (processed - {exam.exam_id for exam in exams if exam.sagittal})
-    if leaving:
-        remove_exams(store, sorted(leaving))
+    processed = set(column(store, "ledger", "exam_id"))
+    exams = table_dataset(store, "exams").to_table(columns=["exam_id"], filter=ds.field("status") != "gone")
+    gone = processed.union(exams["exam_id"].to_pylist()).difference(here)
+    if gone:
+        remove_exams(store, sorted(gone))
+    if leaving := processed.intersection(unchosen):
+        remove_exams(store, sorted(leaving), keep=("wanted",))
     return sorted(gone)
+
+
+def column(store: Path, table: str, name: str) -> list[Any]:
+    """Values of one column of a current table."""
+    return list(table_dataset(store, table).to_table(columns=[name])[name].to_pylist())
 
 
 def _exam_rows(job: Job, exams: Iterable[Exam], ledger: Ledger) -> list[ExamRow]:

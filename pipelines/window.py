@@ -10,7 +10,7 @@ from __future__ import annotations
 import faulthandler
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from resource import RUSAGE_SELF, getrusage
 from typing import Any, Final, Protocol
@@ -192,6 +192,7 @@ def run_window(
     *,
     executor: Executor,
     on_outcome: OnOutcome,
+    stop: Callable[[], bool] = lambda: False,
 ) -> None:
     """Run items, and the items that their outcomes lead to, until nothing is left.
 
@@ -200,10 +201,14 @@ def run_window(
     again one by one when all else is done: an exam that is alone when a worker dies is the one that killed it.
 
     On any exception, Ctrl-C included, outstanding work is cancelled and the exception raised.
+
+    Parameters
+    ----------
+    items : taken one by one as workers become free, so that a generator over an archive needs little memory
+    stop : asked before each batch; once true nothing more is started, what runs is waited for
     """
-    window = _Window(stages, executor, on_outcome)
+    window = _Window(items, stages, executor, on_outcome, stop)
     try:
-        window.add(items)
         window.run()
     except BaseException:
         executor.cancel()
@@ -213,24 +218,37 @@ def run_window(
 class _Window:
     """Queues by stage, and the number of batches in flight."""
 
-    def __init__(self, stages: Sequence[Stage], executor: Executor, on_outcome: OnOutcome) -> None:
+    def __init__(
+        self,
+        items: Iterable[WorkItem],
+        stages: Sequence[Stage],
+        executor: Executor,
+        on_outcome: OnOutcome,
+        stop: Callable[[], bool],
+    ) -> None:
+        self._source: Iterator[WorkItem] | None = iter(items)
+        """Items that nobody has asked for yet; None when there are no more."""
         self._stages = {stage.name: stage for stage in stages}
         self._slots = {stage.resource: executor.slots(stage.resource) for stage in stages}
         self._executor = executor
         self._on_outcome = on_outcome
+        self._stop = stop
         self._waiting: dict[str, deque[WorkItem]] = {stage.name: deque() for stage in stages}
         self._in_stage: Counter[str] = Counter()
         self._in_lane: Counter[Resource] = Counter()
         self._suspects: deque[WorkItem] = deque()
-
-    def add(self, items: Iterable[WorkItem]) -> None:
-        for item in items:
-            self._waiting[item.stage].append(item)
+        self._enough = sum(WINDOW_PER_SLOT * self._slots[stage.resource] * stage.batch_size for stage in stages)
 
     def run(self) -> None:
-        while any(self._waiting.values()) or self._suspects:
+        while not self._stop():
             self._run_lanes()
             self._run_suspects_alone()
+            if not (self._source or self._suspects or any(self._waiting.values())):
+                break
+
+    def _add(self, items: Iterable[WorkItem]) -> None:
+        for item in items:
+            self._waiting[item.stage].append(item)
 
     def _run_lanes(self) -> None:
         self._fill()
@@ -245,7 +263,7 @@ class _Window:
             self._fill()
 
     def _run_suspects_alone(self) -> None:
-        while self._suspects:
+        while self._suspects and not self._stop():
             item = self._suspects.popleft()
             self._executor.submit(self._stages[item.stage], (item,))
             finished = self._executor.wait()
@@ -253,15 +271,32 @@ class _Window:
 
     def _report(self, outcomes: Iterable[Outcome]) -> None:
         for outcome in outcomes:
-            self.add(self._on_outcome(outcome))
+            self._add(self._on_outcome(outcome))
 
     def _fill(self) -> None:
         for resource in self._slots:
-            while self._in_lane[resource] < WINDOW_PER_SLOT * self._slots[resource]:
+            while self._has_room(resource) and not self._stop():
                 stage = self._next_stage(resource)
+                while stage is None and self._take_one():
+                    stage = self._next_stage(resource)
+                stage = stage or self._next_stage(resource, partial=True)
                 if stage is None:
                     break
                 self._submit(stage)
+
+    def _has_room(self, resource: Resource) -> bool:
+        return self._in_lane[resource] < WINDOW_PER_SLOT * self._slots[resource]
+
+    def _take_one(self) -> bool:
+        """Take an item from the source unless more than enough are waiting already."""
+        if self._source is None or sum(map(len, self._waiting.values())) > self._enough:
+            return False
+        item = next(self._source, None)
+        if item is None:
+            self._source = None
+            return False
+        self._add([item])
+        return True
 
     def _submit(self, stage: Stage) -> None:
         queue = self._waiting[stage.name]
@@ -270,26 +305,33 @@ class _Window:
         self._in_stage[stage.name] += 1
         self._in_lane[stage.resource] += 1
 
-    def _next_stage(self, resource: Resource) -> Stage | None:
-        """Finish exams before beginning new ones, unless another lane has too little to do: then feed it first."""
-        ready = [stage for stage in self._stages.values() if stage.resource == resource and self._is_ready(stage)]
+    def _next_stage(self, resource: Resource, *, partial: bool = False) -> Stage | None:
+        """Stage with a full batch, or with any that should not wait longer.
+
+        Finish exams before beginning new ones, unless another lane has too little to do: then feed it first.
+        """
+        ready = [
+            stage for stage in self._stages.values() if stage.resource == resource and self._is_ready(stage, partial)
+        ]
         if not ready:
             return None
-        hungry = any(
-            self._in_lane[other] < WINDOW_PER_SLOT * n for other, n in self._slots.items() if other != resource
-        )
+        hungry = any(self._has_room(other) for other in self._slots if other != resource)
         return ready[0] if hungry else ready[-1]
 
-    def _is_ready(self, stage: Stage) -> bool:
+    def _is_ready(self, stage: Stage, partial: bool) -> bool:
         """A full batch, or a smaller one where waiting would leave a worker idle or cannot make it grow."""
         n_waiting = len(self._waiting[stage.name])
-        if n_waiting == 0 or n_waiting >= stage.batch_size:
-            return n_waiting > 0
+        if n_waiting >= stage.batch_size:
+            return True
+        if n_waiting == 0 or not partial:
+            return False
         return self._in_lane[stage.resource] < self._slots[stage.resource] or not self._may_grow(stage)
 
     def _may_grow(self, stage: Stage) -> bool:
         names = list(self._stages)
-        return any(self._waiting[name] or self._in_stage[name] for name in names[: names.index(stage.name)])
+        return self._source is not None or any(
+            self._waiting[name] or self._in_stage[name] for name in names[: names.index(stage.name)]
+        )
 
 
 def blamed(finished: Finished) -> Outcome:

@@ -24,10 +24,11 @@ from cohort.rows import FileRow
 from cohort.tables.buckets import create_tables, read_objects
 from pipelines.config import RunConfig
 from pipelines.exams import Artefacts, group_exams
-from pipelines.index import FileIndex, list_archive, read_headers, update_index, with_hashes
+from pipelines.index import FileIndex, list_archive, read_headers, update_index
 from pipelines.job import Job
 from pipelines.progress import Progress
 from pipelines.scan import BYTES_PER_TASK, FILES_PER_TASK, SCAN_STAGES, scan_items
+from pipelines.wanted import refresh_wanted
 from pipelines.window import DaskExecutor, Finished, SerialExecutor
 
 PIXELS = np.arange(120, dtype=np.uint16).reshape(12, 10)
@@ -188,7 +189,8 @@ def test_hashes_are_of_the_uncompressed_bytes_and_kept(place: Place, tmp_path: P
     zipped(place.archive / "rest.zip", members)
     job, workers = place.job(), InThisProcess()
     index = update_index(job, workers)
-    (exam,) = with_hashes(job, workers, index, group_exams(index.rows, None))
+    refresh_wanted(job, workers, index)
+    (exam,) = group_exams(FileIndex(job.store, index.listing, 0).rows, None)
     wanted = {hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
     assert {row.content_sha256 for row in exam.sagittal} == wanted
     (again,) = group_exams(place.update().rows, None)
@@ -201,7 +203,8 @@ def test_hashing_some_frames_of_a_file_keeps_the_rows_of_the_others(place: Place
     path = write_enhanced(place.archive / "enhanced.dcm", pixels, frames, series="1.2")
     job, workers = place.job(), InThisProcess()
     index = update_index(job, workers)
-    (exam,) = with_hashes(job, workers, index, group_exams(index.rows, None))
+    refresh_wanted(job, workers, index)
+    (exam,) = group_exams(FileIndex(job.store, index.listing, 0).rows, None)
     assert {row.echo_time_ms for row in exam.sagittal} == {11.0}
     stored = read_objects(job.store, "files")
     assert sorted(row.frame for row in stored) == list(range(12))

@@ -221,6 +221,41 @@ def test_batches_fill_up_and_the_rest_is_not_left_waiting() -> None:
     assert executor.batches == [("convert", 4), ("convert", 4), ("convert", 2)]
 
 
+def test_items_are_taken_as_workers_become_free() -> None:
+    taken: list[str] = []
+    ahead: list[int] = []
+
+    def source() -> Iterator[WorkItem]:
+        for item in items(200):
+            taken.append(item.exam_id)
+            yield item
+
+    def on_outcome(outcome: Outcome) -> tuple[WorkItem, ...]:
+        ended.append(outcome.exam_id)
+        ahead.append(len(taken) - len(ended))
+        return ()
+
+    ended: list[str] = []
+    run_window(source(), chain_stages(), executor=SerialExecutor(), on_outcome=on_outcome)
+    assert len(ended) == 200
+    assert max(ahead) < 20
+
+
+def test_once_stopped_nothing_new_begins_and_what_runs_is_reported(executor: Executor) -> None:
+    seen = Collected(CHAIN)
+    run_window(items(50), chain_stages(), executor=executor, on_outcome=seen, stop=lambda: len(seen.outcomes) >= 5)
+    assert 5 <= len(seen.outcomes) < 20
+    again = Collected()
+    run_window(items(2), chain_stages(), executor=executor, on_outcome=again)  # nothing is left over
+    assert len(again.outcomes) == 2
+
+
+def test_a_run_that_is_stopped_from_the_start_takes_nothing() -> None:
+    source = iter(items(3))
+    run_window(source, chain_stages(), executor=SerialExecutor(), on_outcome=Collected(), stop=lambda: True)
+    assert len(list(source)) == 3
+
+
 def test_exams_are_finished_before_new_ones_begin() -> None:
     executor = Watched()
     stages = [stage for stage in chain_stages() if stage.resource == "CPU"]

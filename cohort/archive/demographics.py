@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -86,9 +86,9 @@ class SubjectTable:
                 return frozenset[Any]().union(*found)
         return frozenset()
 
-    def n_unmatched(self, rows: Iterable[FileRow]) -> int:
-        """Keys of the table that no file has: they are not in the archive, or are written otherwise there."""
-        return len(self.values.keys() - {key for keys in self._keys_of(rows) for key in keys})
+    def n_unmatched(self, keys: Collection[str]) -> int:
+        """Keys of the table that are not among those of the archive: not there, or written otherwise."""
+        return len(self.values.keys() - set(keys))
 
     @staticmethod
     def _keys_of(rows: Iterable[FileRow]) -> list[set[str]]:

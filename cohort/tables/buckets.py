@@ -22,6 +22,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from cohort.errors import StoreError
@@ -115,6 +116,12 @@ def _read_file(path: Path, table: str) -> pa.Table:
 def read_rows(store: Path, table: str) -> pa.Table:
     """Current rows of a table, in the schema of `arrow_schema(table)`; `StoreError` when the store has no tables."""
     return pa.concat_tables([_read_file(path, table) for path in bucket_files(store, table)])
+
+
+def table_dataset(store: Path, table: str) -> ds.Dataset:
+    """Current files of a table as an Arrow dataset, to read some columns or rows of it; errors as in `read_rows`."""
+    files = [str(path) for path in bucket_files(store, table)]
+    return ds.dataset(files, schema=arrow_schema(table), partitioning=None)
 
 
 def read_objects(store: Path, table: str) -> list[Any]:
@@ -215,12 +222,13 @@ def replace_rows(store: Path, table: str, keys: Collection[Key], rows: Sequence[
         area.publish()
 
 
-def remove_exams(store: Path, exam_ids: Collection[str]) -> None:
+def remove_exams(store: Path, exam_ids: Collection[str], *, keep: Collection[str] = ()) -> None:
     """Remove all results of the exams, the ledger first: if this is interrupted, an exam that returns is redone.
 
-    The rows of `exams` stay, so that the caller can say why, and those of `files`, which follow the archive.
+    The rows of `exams` stay, so that the caller can say why, those of `files`, which follow the archive, and those of
+    the tables in `keep`.
     """
-    kept = ("exams", "files")
+    kept = ("exams", "files", *keep)
     with_exams = [table for table in TABLES if table not in kept and "exam_id" in arrow_schema(table).names]
     with staging(store) as area:
         for table in sorted(with_exams, key=lambda name: name != "ledger"):

@@ -11,12 +11,10 @@ from typing import Final
 
 import duckdb
 import pyarrow as pa
-import pyarrow.dataset as ds
 
 from cohort.errors import ConfigurationError
 from cohort.rows import TABLES
-from cohort.tables.buckets import bucket_files
-from cohort.tables.schema import arrow_schema
+from cohort.tables.buckets import table_dataset
 
 _LOCKS: Final = (
     "SET autoinstall_known_extensions = false",
@@ -31,8 +29,7 @@ def connect(store: Path) -> duckdb.DuckDBPyConnection:
     """Open a connection with one view per table as it is now; `StoreError` when the store has no tables."""
     connection = duckdb.connect(":memory:")
     for table in TABLES:
-        files = [str(path) for path in bucket_files(store, table)]
-        connection.register(table, ds.dataset(files, schema=arrow_schema(table), partitioning=None))
+        connection.register(table, table_dataset(store, table))
     for lock in _LOCKS:
         connection.execute(lock)
     return connection

@@ -1,8 +1,10 @@
-"""`cohort run` and `cohort scan`: bring a store up to date with an archive."""
+"""`cohort run`, `cohort nightly` and `cohort scan`: bring a store up to date with an archive."""
 
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,12 +14,17 @@ from rich.table import Table
 
 from cohort.reasons import REASONS
 from pipelines.commands.options import ARCHIVE, CONFIG, JSON, STORE, SUBJECTS
-from pipelines.config import RunConfig, read_config
+from pipelines.config import read_config
 from pipelines.progress import Progress
 from pipelines.summary import Summary
 
 if TYPE_CHECKING:
+    from pipelines.run import Preview
     from pipelines.survey import Survey
+
+
+RETRY = click.option("--retry-failed", is_flag=True, help="Try failed stages and unreadable files again.")
+STRICT = click.option("--strict", is_flag=True, help="Exit with 1 if any exam failed or the run is flagged.")
 
 
 @click.command(name="run")
@@ -25,8 +32,8 @@ if TYPE_CHECKING:
 @STORE
 @CONFIG
 @SUBJECTS
-@click.option("--retry-failed", is_flag=True, help="Try failed stages and unreadable files again.")
-@click.option("--strict", is_flag=True, help="Exit with 1 if any exam failed or the run is flagged.")
+@RETRY
+@STRICT
 @JSON
 def run_command(
     archive: Path,
@@ -39,20 +46,103 @@ def run_command(
 ) -> None:
     """Process ARCHIVE into a store; a second run redoes only what changed.
 
+    Newest exams first. Ctrl-C ends it at once, SIGTERM after what has begun; what was committed is kept.
+
     \b
     Examples:
       cohort run /data/archive --store /data/store
       cohort run /data/archive --store /data/store --subjects subjects.csv --config cohort.toml
       cohort run /data/archive --store /data/store --json --strict > summary.json
     """
-    from pipelines.run import run  # torch and opensim take a second to import: not for --help
+    options = RunOptions(archive, store, config_path, subjects, retry_failed=retry_failed)
+    _process(options, command="run", until=None, strict=strict, as_json=as_json)
 
-    config = read_config(config_path) if config_path else RunConfig()
-    with Progress() as progress:
-        summary = run(archive, store, config=config, progress=progress, subjects=subjects, retry_failed=retry_failed)
+
+@click.command()
+@ARCHIVE
+@STORE
+@CONFIG
+@SUBJECTS
+@click.option("--until", metavar="HH:MM", help="Start no more work after this time; the next night goes on.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done and why; nothing is processed.")
+@RETRY
+@STRICT
+@JSON
+def nightly(
+    archive: Path,
+    store: Path,
+    config_path: Path | None,
+    subjects: Path | None,
+    until: str | None,
+    dry_run: bool,
+    retry_failed: bool,
+    strict: bool,
+    as_json: bool,
+) -> None:
+    """Bring a store up to date with ARCHIVE in the time that a night has; made for cron and systemd.
+
+    The newest exams come first. At the end of the time what has begun is finished and committed, and the next night
+    goes on with the rest. --dry-run reads new headers, so that it knows, and converts nothing.
+
+    \b
+    Examples:
+      cohort nightly /data/archive --store /data/store --until 06:00
+      cohort nightly /data/archive --store /data/store --dry-run
+      cohort nightly /data/archive --store /data/store --until 06:00 --strict --json >> nights.jsonl
+    """
+    options = RunOptions(archive, store, config_path, subjects, retry_failed=retry_failed)
+    if dry_run:
+        _preview(options, as_json=as_json)
+    else:
+        _process(options, command="nightly", until=until, strict=strict, as_json=as_json)
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What `run` and `nightly` are both given."""
+
+    archive: Path
+    store: Path
+    config_path: Path | None
+    subjects: Path | None
+    retry_failed: bool
+
+
+def _process(options: RunOptions, *, command: str, until: str | None, strict: bool, as_json: bool) -> None:
+    from pipelines.run import run  # torch and opensim take a second to import: not for --help
+    from pipelines.stopping import seconds_until, stopping
+
+    config = read_config(options.config_path)
+    after_s = None if until is None else seconds_until(until, datetime.now().astimezone())
+    with Progress() as progress, stopping(after_s, progress.note) as stop:
+        summary = run(
+            options.archive,
+            options.store,
+            config=config,
+            progress=progress,
+            subjects=options.subjects,
+            retry_failed=options.retry_failed,
+            command=command,
+            stop=stop,
+        )
     click.echo(summary.to_json()) if as_json else print_summary(summary)
     if strict and (summary.run.n_failed or summary.run.status != "ok"):
         sys.exit(1)
+
+
+def _preview(options: RunOptions, *, as_json: bool) -> None:
+    from pipelines.run import preview
+
+    with Progress() as progress:
+        found = preview(
+            options.archive,
+            options.store,
+            config=read_config(options.config_path),
+            progress=progress,
+            subjects=options.subjects,
+            retry_failed=options.retry_failed,
+        )
+    click.echo(found.to_json()) if as_json else print_preview(found)
 
 
 @click.command()
@@ -77,6 +167,27 @@ def scan(archive: Path, store: Path, config_path: Path | None, subjects: Path | 
     with Progress() as progress:
         found = survey(archive, store, config=read_config(config_path), progress=progress, subjects=subjects)
     click.echo(found.to_json()) if as_json else print_survey(found)
+
+
+def print_preview(found: Preview) -> None:
+    """Print what a run would do, and why."""
+    todo = ", ".join(f"{stage} {n}" for stage, n in found.stages.items())
+    click.echo(f"{found.n_todo} of {found.n_exams} exams would be worked on ({todo or 'nothing'})")
+    table = Table()
+    for name in ("stage", "why", "replaces results"):
+        table.add_column(name)
+    table.add_column("exams", justify="right")
+    for one in found.reasons:
+        table.add_row(one.stage, one.why, "yes" if one.replaces else "no", str(one.n))
+    if found.reasons:
+        Console().print(table)
+    for exam_id, texts in list(found.exams.items())[:SHOWN_EXAMS]:
+        click.echo(f"  {exam_id}  {'; '.join(texts)}")
+    if len(found.exams) > SHOWN_EXAMS:
+        click.echo(f"  and {len(found.exams) - SHOWN_EXAMS} more: --json names them all")
+
+
+SHOWN_EXAMS = 20
 
 
 def print_survey(found: Survey) -> None:

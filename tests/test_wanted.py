@@ -1,0 +1,178 @@
+"""Which exams are chosen again: those whose files, rules or subject lines changed, and no other."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from dicom_exams import write_block
+
+from cohort.archive.candidates import SelectRules
+from cohort.archive.demographics import read_subjects
+from cohort.archive.pseudonym import Pseudonyms, load_or_create_key
+from cohort.loading.assumptions import Assumptions
+from cohort.rows import WantedRow
+from cohort.tables.buckets import create_tables, read_objects
+from pipelines import wanted
+from pipelines.config import PrivacyConfig, RunConfig
+from pipelines.exams import Artefacts, make_exam, plan_exam
+from pipelines.fingerprint import STAGES
+from pipelines.index import update_index
+from pipelines.job import Job
+from pipelines.progress import Progress
+from pipelines.wanted import Here, read_exam_rows, refresh_wanted
+from pipelines.window import SerialExecutor
+
+RULES = SelectRules()
+ARTEFACTS = Artefacts(weights={"disc": "a"}, base_models={"F": "b", "M": "c"}, tasks=(), assumptions=Assumptions())
+
+
+class InThisProcess:
+    """Workers of a run, without a cluster."""
+
+    def executor(self) -> SerialExecutor:
+        return SerialExecutor()
+
+
+@dataclass
+class Site:
+    """An archive that changes, and what each refresh chose anew."""
+
+    folder: Path
+    artefacts: Artefacts = ARTEFACTS
+    rules: SelectRules = RULES
+    subjects: str = ""
+
+    def __post_init__(self) -> None:
+        for study in ("1.1", "1.2"):
+            write_block(self.folder / "archive" / study, StudyInstanceUID=study, series=f"{study}.1", n=9)
+
+    def job(self) -> Job:
+        store, key_file = self.folder / "store", self.folder / "key"
+        create_tables(store)
+        pseudonyms = Pseudonyms(load_or_create_key(key_file))
+        table = self.folder / "subjects.csv"
+        table.write_text(f"study_instance_uid,weight_kg\n{self.subjects}")
+        return Job(
+            archive=self.folder / "archive",
+            store=store,
+            config=RunConfig(select=self.rules, privacy=PrivacyConfig(key_file=key_file)),
+            subjects=read_subjects(table, pseudonyms) if self.subjects else None,
+            key_file=key_file,
+            pseudonyms=pseudonyms,
+            device="cpu",
+            networks={},
+            base_models={},
+            artefacts=self.artefacts,
+            progress=Progress(quiet=True),
+        )
+
+    def exam_id(self, study: str) -> str:
+        return self.job().pseudonyms.exam_id(study)
+
+    def refresh(self, monkeypatch: pytest.MonkeyPatch) -> tuple[Here, set[str]]:
+        """Refresh, and the exams whose series were chosen."""
+        job, workers = self.job(), InThisProcess()
+        chosen: set[str] = set()
+
+        def spy(rows, *rest):
+            exam = make_exam(rows, *rest)
+            chosen.add(exam.exam_id)
+            return exam
+
+        monkeypatch.setattr(wanted, "make_exam", spy)
+        return refresh_wanted(job, workers, update_index(job, workers)), chosen
+
+    def rows(self) -> dict[str, WantedRow]:
+        return {row.exam_id: row for row in read_objects(self.folder / "store", "wanted")}
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+    """Two exams that were chosen once."""
+    site = Site(tmp_path)
+    here, chosen = site.refresh(monkeypatch)
+    assert set(here.exam_ids) == chosen == {site.exam_id("1.1"), site.exam_id("1.2")}
+    return site
+
+
+def test_an_unchanged_archive_is_not_chosen_again(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = site.rows()
+    here, chosen = site.refresh(monkeypatch)
+    assert (len(here.exam_ids), chosen, site.rows()) == (2, set(), before)
+    assert all(row.convert and row.load for row in before.values())
+
+
+def test_rows_say_what_an_exam_by_itself_would_be_planned_as(site: Site) -> None:
+    job = site.job()
+    for rows in read_exam_rows(job, sorted(site.rows())):
+        plan = plan_exam(make_exam(rows, None), ARTEFACTS)
+        row = site.rows()[plan.exam.exam_id]
+        assert {stage: getattr(row, stage) for stage in STAGES} == plan.fingerprints
+
+
+def test_a_changed_file_and_a_new_file_count(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = site.rows()
+    victim = next((site.folder / "archive" / "1.1").iterdir())
+    os.utime(victim, ns=(1, 1))
+    assert site.refresh(monkeypatch)[1] == {site.exam_id("1.1")}
+    assert site.rows()[site.exam_id("1.1")].convert == before[site.exam_id("1.1")].convert  # the content is the same
+    write_block(site.folder / "archive" / "1.2", StudyInstanceUID="1.2", series="1.2.7", n=3)
+    assert site.refresh(monkeypatch)[1] == {site.exam_id("1.2")}
+    assert site.refresh(monkeypatch)[1] == set()
+
+
+def test_a_line_of_the_subject_table_touches_its_exam_alone(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.subjects = "1.2,70\n9.9,80\n"
+    before = site.rows()
+    assert site.refresh(monkeypatch)[1] == {site.exam_id("1.2")}
+    one = site.exam_id("1.2")
+    changed = [stage for stage in STAGES if getattr(site.rows()[one], stage) != getattr(before[one], stage)]
+    assert changed == ["load"]
+    site.subjects = ""
+    assert site.refresh(monkeypatch)[1] == {one}
+    assert site.rows() == before
+
+
+def test_other_rules_choose_all_again(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.rules = SelectRules(accept_t2_axial=True)
+    assert len(site.refresh(monkeypatch)[1]) == 2
+
+
+def test_new_weights_choose_nothing_again_but_renew_the_fingerprints(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.artefacts = replace(ARTEFACTS, weights={"disc": "z"}, base_models={"F": "y", "M": "x"}, impute=True)
+    assert site.refresh(monkeypatch)[1] == set()
+    renewed = site.rows()
+    for rows in read_exam_rows(site.job(), sorted(renewed)):
+        plan = plan_exam(make_exam(rows, None), site.artefacts)
+        assert {stage: getattr(renewed[plan.exam.exam_id], stage) for stage in STAGES} == plan.fingerprints
+    assert all(row.recipe == site.artefacts.recipe for row in renewed.values())
+
+
+def test_an_exam_with_a_file_that_could_not_be_hashed_is_looked_at_again(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_block(site.folder / "archive" / "1.3", StudyInstanceUID="1.3", series="1.3.1", n=9)
+    job, workers = site.job(), InThisProcess()
+    index = update_index(job, workers)
+    hidden = next((site.folder / "archive" / "1.3").iterdir())
+    hidden.rename(site.folder / "aside")
+    refresh_wanted(job, workers, index)
+    (site.folder / "aside").rename(hidden)
+    assert site.rows()[site.exam_id("1.3")].index_digest == ""
+    assert site.refresh(monkeypatch)[1] == {site.exam_id("1.3")}
+    assert site.refresh(monkeypatch)[1] == set()
+
+
+def test_exams_are_read_in_the_order_asked_for_however_they_are_grouped(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wanted, "EXAMS_PER_READ", 1)
+    ids = sorted(site.rows(), reverse=True)
+    found = list(read_exam_rows(site.job(), [ids[0], "unknown", ids[1]]))
+    assert [{row.exam_id for row in rows} for rows in found] == [{ids[0]}, {ids[1]}]
+    assert all(len(rows) == 9 for rows in found)
