@@ -23,18 +23,15 @@ import pyarrow.compute as pc
 from cohort.errors import ConfigurationError
 from cohort.rows import RunRow
 from cohort.store.publish import TEMPORARY_PREFIX, replacing
-from cohort.tables.buckets import Key, create_tables, read_objects, read_rows, remove_exams, replace_rows
+from cohort.tables.buckets import Key, create_tables, key_columns, read_objects, read_rows, remove_exams, replace_rows
 from cohort.tables.commit import commit
-from cohort.tables.ledger import Ledger, read_ledger
 from cohort.tables.promotion import promote_rows
 from pipelines.exams import Artefacts
-from pipelines.fingerprint import NOTHING, STAGE_VERSIONS, STAGES, digest, later_stages
+from pipelines.fingerprint import NOTHING, STAGES, later_stages
 from pipelines.outcome import STAGE_TABLES
 
 _MARKER: Final = "change.json"
 _SOUND: Final = pa.array(["ok", "flagged"])
-_SELECTION: Final = ("scan", "select")
-"""Stages whose quality flags are replaced with the exam's row in `exams`."""
 
 
 @dataclass(frozen=True)
@@ -62,11 +59,6 @@ def require_candidate(store: Path) -> None:
         raise ConfigurationError("no numbers wait for acceptance in this store")
 
 
-def change_digest(artefacts: Artefacts) -> str:
-    """What tells one change from another: versions of all stages, weights and base models."""
-    return digest({"versions": STAGE_VERSIONS, "weights": artefacts.weights, "base_models": artefacts.base_models})
-
-
 def changed_stages(store: Path, artefacts: Artefacts) -> tuple[StageChange, ...]:
     """Stages with sound results, in the current tables, that this software, networks or base models did not make.
 
@@ -90,7 +82,7 @@ def _made_by(artefacts: Artefacts, stage: str) -> set[tuple[int, str]]:
 
 
 def open_candidate(store: Path, what: str, *, note: Callable[[str], None]) -> Path:
-    """The folder for the change `what` (`change_digest`): as an earlier run left it, or new.
+    """The folder for the change `what` (`Artefacts.models`): as an earlier run left it, or new.
 
     A folder for another change is dropped, and said so with `note`.
     """
@@ -102,12 +94,6 @@ def open_candidate(store: Path, what: str, *, note: Callable[[str], None]) -> Pa
     if not has_candidate(store):
         _write_marker(store, {"change": what})
     return folder
-
-
-def candidate_ledger(store: Path) -> Ledger:
-    """The current ledger, overlaid by the candidate's: what a gated run plans with."""
-    current = read_ledger(store)
-    return current | read_ledger(candidate_path(store)) if has_candidate(store) else current
 
 
 def held_run(store: Path) -> str | None:
@@ -180,24 +166,27 @@ def discard(store: Path) -> None:
 def _touched(store: Path) -> dict[str, set[Key]]:
     """Table -> keys that the candidate's rows take the place of, with all that later stages had written.
 
-    An exam's own row, its series and the flags of its selection go together. Exams that left the archive stay out.
+    Rows of the choice of series are replaced where the candidate has any. Exams that left the archive stay out.
     """
     folder = candidate_path(store)
     exams = read_rows(store, "exams")
     gone = _ids(exams.filter(pc.equal(exams["status"], "gone"))) - _ids(read_rows(store, "wanted"))
     touched: defaultdict[str, set[Key]] = defaultdict(set)
-    attempts = read_rows(folder, "ledger")
-    for exam_id, stage in zip(attempts["exam_id"].to_pylist(), attempts["stage"].to_pylist(), strict=True):
+    for table in ("exams", "series"):
+        touched[table] = {(exam_id,) for exam_id in _ids(read_rows(folder, table)) - gone}
+    touched["quality"] = {key for key in _keys(folder, "quality") if key[0] not in gone and key[1] not in STAGES}
+    for exam_id, stage in _keys(folder, "ledger"):
         for redone in (stage, *later_stages(stage)) if exam_id not in gone else ():
             for table in ("quality", "ledger"):
                 touched[table].add((exam_id, redone))
             for table in STAGE_TABLES[redone]:
                 touched[table].add((exam_id,))
-    for exam_id in _ids(read_rows(folder, "exams")) - gone:
-        for table in ("exams", "series"):
-            touched[table].add((exam_id,))
-        touched["quality"] |= {(exam_id, stage) for stage in _SELECTION}
     return touched
+
+
+def _keys(folder: Path, table: str) -> set[Key]:
+    rows = read_rows(folder, table)
+    return set(zip(*(rows[column].to_pylist() for column in key_columns(table)), strict=True))
 
 
 def _ids(rows: pa.Table) -> set[str]:

@@ -127,12 +127,12 @@ class ChangePairs:
         """
         sql = f"""
             SELECT who.exam, who.person, who.vendor, p.level, p.of, p.renamed,
-                CASE WHEN p.o.status IN {_SOUND} THEN p.o.{column} END AS old,
-                CASE WHEN p.n.status IN {_SOUND} THEN p.n.{column} END AS new,
-                coalesce(p.o.{scale}, 0) AS scale,
-                coalesce(p.o.status = 'ok' AND p.n.status = 'flagged', false) AS newly_flagged,
-                coalesce(p.o.status = 'flagged' AND p.n.status = 'ok', false) AS no_longer_flagged
-            FROM ({_JOINS[table]}) p JOIN who USING (exam_id)
+                CASE WHEN p.old_status IN {_SOUND} THEN p.old_value END AS old,
+                CASE WHEN p.new_status IN {_SOUND} THEN p.new_value END AS new,
+                coalesce(p.old_scale, 0) AS scale,
+                coalesce(p.old_status = 'ok' AND p.new_status = 'flagged', false) AS newly_flagged,
+                coalesce(p.old_status = 'flagged' AND p.new_status = 'ok', false) AS no_longer_flagged
+            FROM ({_join(table, column, scale)}) p JOIN who USING (exam_id)
             WHERE old IS NOT NULL OR new IS NOT NULL
             ORDER BY who.exam, p.level, p.of
         """
@@ -272,58 +272,86 @@ _SETUP: Final = (
 )
 
 
-def _by_place(table: str) -> str:
+_SIDES: Final = "o.status AS old_status, n.status AS new_status, o.v AS old_value, n.v AS new_value, o.s AS old_scale"
+
+
+def _join(table: str, column: str, scale: str) -> str:
+    """Old and new rows of a table: exam_id, of, level, renamed, and status, value and scale of both sides."""
+    values = f"status, {column} AS v, {scale} AS s"  # no others: rows are wide, and there are millions of them
+    return _by_place(table, values) if table in ("vertebrae", "discs") else _by_name(_NAMED[table], values)
+
+
+def _by_place(table: str, values: str) -> str:
     """Vertebrae or discs of both sides, matched by place, under their old names."""
     return f"""
-        SELECT coalesce(o.exam_id, n.exam_id) AS exam_id, '' AS of, o, n,
+        SELECT coalesce(o.exam_id, n.exam_id) AS exam_id, '' AS of, {_SIDES},
             coalesce(CASE WHEN o.exam_id IS NULL THEN n.level ELSE o.level END, '{UNDECIDED}') AS level,
             o.exam_id IS NOT NULL AND n.exam_id IS NOT NULL AND o.level IS DISTINCT FROM n.level AS renamed
-        FROM (SELECT t.*, m.new_ordinal FROM old_{table} t SEMI JOIN measured USING (exam_id)
+        FROM (SELECT t.exam_id, t.level, {values}, m.new_ordinal
+            FROM old_{table} t SEMI JOIN measured USING (exam_id)
             LEFT JOIN match_{table} m ON m.exam_id = t.exam_id AND m.old_ordinal = t.ordinal) o
-        FULL JOIN (SELECT * FROM new_{table} SEMI JOIN measured USING (exam_id)) n
+        FULL JOIN (SELECT exam_id, ordinal, level, {values} FROM new_{table} SEMI JOIN measured USING (exam_id)) n
             ON n.exam_id = o.exam_id AND n.ordinal = o.new_ordinal
     """
 
 
-def _by_name(table: str, keys: str, scope: str, *, of: str, level: str, misnamed: str, where: str = "true") -> str:
-    """Rows of both sides with equal keys; `misnamed` says when a name means another place."""
-    return f"""
-        SELECT exam_id, {of} AS of, {level} AS level, o, n, {misnamed} AS renamed
-        FROM (SELECT * FROM old_{table} SEMI JOIN {scope} USING (exam_id) WHERE {where}) o
-        FULL JOIN (SELECT * FROM new_{table} SEMI JOIN {scope} USING (exam_id) WHERE {where}) n USING ({keys})
-    """
+@dataclass(frozen=True)
+class _Named:
+    """A table whose rows are paired by name."""
+
+    table: str
+    keys: str
+    scope: str
+    """Table of the exams whose rows the change has replaced."""
+    of: str
+    level: str
+    renamed: str
+    """When a name means another place on the two sides."""
+    where: str = "true"
 
 
-_JOINS: Final = {
-    "vertebrae": _by_place("vertebrae"),
-    "discs": _by_place("discs"),
-    "muscle_levels": _by_name(
+_AT_LEVEL: Final = "(exam_id, level) IN (SELECT exam_id, level FROM misnamed)"
+_NAMED: Final = {
+    "muscle_levels": _Named(
         "muscle_levels",
         "exam_id, level, muscle, side",
         "measured",
         of="muscle",
         level=f"CASE WHEN level LIKE 'disc-%' THEN '{UNDECIDED}' ELSE level END",
-        misnamed="(exam_id, level) IN (SELECT exam_id, level FROM misnamed)",
+        renamed=_AT_LEVEL,
     ),
-    "curvature": _by_name(
+    "curvature": _Named(
         "curvature",
         "exam_id",
         "measured",
         of="''",
         level=f"'{ALL}'",
-        misnamed="exam_id IN (SELECT exam_id FROM renamed WHERE structure = 'vertebra')",
+        renamed="exam_id IN (SELECT exam_id FROM renamed WHERE structure = 'vertebra')",
     ),
-    "loads": _by_name(
+    "loads": _Named(
         "loads",
         "exam_id, task, level, convention",
         "loaded",
         of="task || ', ' || convention",
         level="level",
-        misnamed="(exam_id, level) IN (SELECT exam_id, level FROM misnamed)",
+        renamed=_AT_LEVEL,
         where="engine = 'batch'",
     ),
 }
-"""Table -> exam_id, of, level, renamed, and the old (o) and new (n) row."""
+
+
+def _by_name(named: _Named, values: str) -> str:
+    """Rows of both sides with equal keys."""
+    old, new = (
+        f"""(SELECT {named.keys}, {values} FROM {side}_{named.table} SEMI JOIN {named.scope} USING (exam_id)
+            WHERE {named.where})"""
+        for side in ("old", "new")
+    )
+    return f"""
+        SELECT exam_id, {named.of} AS of, {named.level} AS level, {named.renamed} AS renamed, {_SIDES}
+        FROM {old} o FULL JOIN {new} n USING ({named.keys})
+    """
+
 
 _WAITING: Final = f"""
     WITH standing AS (SELECT * FROM new_ledger UNION ALL SELECT * FROM old_ledger ANTI JOIN new_ledger

@@ -165,7 +165,7 @@ def write(folder: Path, exams: Iterable[str], of: Generation, *, stages: Sequenc
 def want(store: Path, exams: Iterable[str], of: Generation) -> None:
     """Commit what the archive's exams should have."""
     rows = [
-        WantedRow(exam_id=exam_id, index_digest="i", selection_digest="s", newest_ns=1,
+        WantedRow(exam_id=exam_id, index_digest="i", selection_digest="s", newest_ns=1, recipe="r",
                   **{stage: fingerprint(exam_id, stage, of) for stage in STAGES})
         for exam_id in exams
     ]  # fmt: skip

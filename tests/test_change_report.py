@@ -141,4 +141,4 @@ def test_commands_wait_for_no_run_that_is_going_on(tmp_path: Path) -> None:
         for command in ("show", "accept", "discard"):
             found = CliRunner().invoke(main, ["changes", command, "--store", str(tmp_path)])
             assert found.exit_code == 2
-            assert "another run is working" in found.output
+            assert "is working in folder" in found.output

@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 MAX_BREACHES: Final = 20
 
 
+def note(line: str) -> None:
+    """Say something about the work on stderr."""
+    click.echo(line, err=True)
+
+
 @click.group()
 def changes() -> None:
     """Numbers that new weights, new code or new base models changed, and that wait for acceptance."""
@@ -43,7 +48,7 @@ def show(store: Path, config_path: Path | None, as_json: bool) -> None:
     from pipelines.change_report import change_json, write_change_report
 
     gate = read_config(config_path).gate
-    with only_run(store):
+    with only_run(store, "changes show", note):
         report = compare_change(store)
         page = write_change_report(report, gate, candidate_path(store) / "report")
     if as_json:
@@ -64,7 +69,7 @@ def accept(store: Path) -> None:
     """
     from pipelines.gate import accept_held
 
-    with only_run(store):
+    with only_run(store, "changes accept", note):
         n_exams = accept_held(store)
     click.echo(
         f"Accepted: numbers of {n_exams} exams are current." if n_exams else "An interrupted acceptance is done."
@@ -80,7 +85,7 @@ def discard(store: Path) -> None:
     """
     from pipelines.gate import discard_held
 
-    with only_run(store):
+    with only_run(store, "changes discard", note):
         discard_held(store)
     click.echo("Dropped. A run with the same weights, code and base models would compute these numbers again.")
 
