@@ -1,7 +1,7 @@
 """STORE/candidate: what new weights, new code or new base models computed, until somebody or the limits accept it.
 
-The folder is laid out like a store (candidate/tables, candidate/history) and holds rows only of exams that were redone,
-or came in, since the change. Current tables stay as they are until `promote`. A run that is stopped leaves the folder
+The folder is laid out like a store (candidate/tables, candidate/history, candidate/review with pictures of the new
+masks) and holds rows only of exams that were redone, or came in, since the change. Current tables stay as they are until `promote`. A run that is stopped leaves the folder
 for the next one; a folder for another change is dropped, which loses nothing but computing time.
 """
 
@@ -140,6 +140,7 @@ def promote(store: Path, run_id: str) -> int:
     _write_marker(store, {**_marker(store), "accepted_by": run_id})
     touched = _touched(store)
     promote_rows(candidate_path(store), store, run_id, touched)
+    _move_pictures(store)
     decide(store, run_id, "accepted")
     discard(store)
     return len({key[0] for keys in touched.values() for key in keys})
@@ -161,6 +162,15 @@ def discard(store: Path) -> None:
         leaving = store / f"{TEMPORARY_PREFIX}candidate-{uuid.uuid4().hex}"  # swept later if this is killed
         os.rename(folder, leaving)
         shutil.rmtree(leaving)
+
+
+def _move_pictures(store: Path) -> None:
+    """Pictures of the new masks take the place of the old ones, each in one step."""
+    waiting = candidate_path(store) / "review"
+    for picture in sorted(path for path in waiting.rglob("*") if path.is_file()):
+        target = store / "review" / picture.relative_to(waiting)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(picture, target)
 
 
 def _touched(store: Path) -> dict[str, set[Key]]:

@@ -160,9 +160,11 @@ def compare_change(store: Path) -> ChangeReport:
         agreements: list[Agreement] = []
         points: dict[tuple[str, str], pd.DataFrame] = {}
         for feature in FEATURES:
-            for of, frame in _parts(pairs.frame(feature.table, feature.column, feature.scale or feature.column)):
-                agreements += _agreements(feature, of, frame)
-                points[feature.column, of] = _some(frame)
+            for of in pairs.parts(feature.table):
+                frame = pairs.frame(feature.table, feature.column, feature.scale or feature.column, of)
+                if len(frame):
+                    agreements += _agreements(feature, of, frame)
+                    points[feature.column, of] = _some(frame)
         return ChangeReport(
             stages=pairs.stages(),
             software=pairs.software(),
@@ -172,11 +174,6 @@ def compare_change(store: Path) -> ChangeReport:
             agreements=tuple(agreements),
             points=points,
         )
-
-
-def _parts(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    for of, part in frame.groupby("of", sort=True):
-        yield str(of), part
 
 
 def _agreements(feature: Feature, of: str, frame: pd.DataFrame) -> Iterator[Agreement]:

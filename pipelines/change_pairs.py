@@ -1,4 +1,7 @@
-"""Pairs of old and new numbers, joined in DuckDB: old rows are those of STORE/tables, new ones of STORE/candidate."""
+"""Pairs of old and new numbers, joined in DuckDB: old rows are those of STORE/tables, new ones of STORE/candidate.
+
+One column of one muscle, or of one task and convention, is in memory at a time.
+"""
 
 from __future__ import annotations
 
@@ -119,25 +122,33 @@ class ChangePairs:
     ) -> None:
         self._db.close()
 
-    def frame(self, table: str, column: str, scale: str) -> pd.DataFrame:
-        """Pairs of one column: exam_id, person, level, vendor, of, old, new, scale, renamed, newly_flagged,
+    def parts(self, table: str) -> list[str]:
+        """What the rows of a table are of: muscles, or tasks and conventions; one empty text where they are of one."""
+        if table not in _NAMED:
+            return [""]
+        named = _NAMED[table]
+        either = " UNION ".join(f"SELECT {named.of} FROM {side}_{table} WHERE {named.where}" for side in ("old", "new"))
+        return sorted(str(row[0]) for row in self._rows(either))
+
+    def frame(self, table: str, column: str, scale: str, of: str) -> pd.DataFrame:
+        """Pairs of one column and part: exam_id, person, level, vendor, old, new, scale, renamed, newly_flagged,
         no_longer_flagged.
 
         `old` and `new` are NaN where the number is not there or not sound; `scale` is the old value of that column.
         """
         sql = f"""
-            SELECT who.exam, who.person, who.vendor, p.level, p.of, p.renamed,
+            SELECT who.exam, who.person, who.vendor, p.level, p.renamed,
                 CASE WHEN p.old_status IN {_SOUND} THEN p.old_value END AS old,
                 CASE WHEN p.new_status IN {_SOUND} THEN p.new_value END AS new,
                 coalesce(p.old_scale, 0) AS scale,
                 coalesce(p.old_status = 'ok' AND p.new_status = 'flagged', false) AS newly_flagged,
                 coalesce(p.old_status = 'flagged' AND p.new_status = 'ok', false) AS no_longer_flagged
-            FROM ({_join(table, column, scale)}) p JOIN who USING (exam_id)
+            FROM ({_join(table, column, scale, of)}) p JOIN who USING (exam_id)
             WHERE old IS NOT NULL OR new IS NOT NULL
-            ORDER BY who.exam, p.level, p.of
+            ORDER BY who.exam, p.level
         """
         found = self._db.sql(sql).to_arrow_table()
-        for name in ("level", "vendor", "of"):  # as categories: a text for each of millions of rows is too much
+        for name in ("level", "vendor"):  # as categories: a text for each of millions of rows is too much
             found = found.set_column(found.column_names.index(name), name, found[name].dictionary_encode())
         frame = found.to_pandas()
         return frame.assign(exam_id=pd.Categorical.from_codes(frame.pop("exam"), categories=self._exam_ids))
@@ -275,16 +286,16 @@ _SETUP: Final = (
 _SIDES: Final = "o.status AS old_status, n.status AS new_status, o.v AS old_value, n.v AS new_value, o.s AS old_scale"
 
 
-def _join(table: str, column: str, scale: str) -> str:
-    """Old and new rows of a table: exam_id, of, level, renamed, and status, value and scale of both sides."""
+def _join(table: str, column: str, scale: str, of: str) -> str:
+    """Old and new rows of a table: exam_id, level, renamed, and status, value and scale of both sides."""
     values = f"status, {column} AS v, {scale} AS s"  # no others: rows are wide, and there are millions of them
-    return _by_place(table, values) if table in ("vertebrae", "discs") else _by_name(_NAMED[table], values)
+    return _by_name(_NAMED[table], values, of) if table in _NAMED else _by_place(table, values)
 
 
 def _by_place(table: str, values: str) -> str:
     """Vertebrae or discs of both sides, matched by place, under their old names."""
     return f"""
-        SELECT coalesce(o.exam_id, n.exam_id) AS exam_id, '' AS of, {_SIDES},
+        SELECT coalesce(o.exam_id, n.exam_id) AS exam_id, {_SIDES},
             coalesce(CASE WHEN o.exam_id IS NULL THEN n.level ELSE o.level END, '{UNDECIDED}') AS level,
             o.exam_id IS NOT NULL AND n.exam_id IS NOT NULL AND o.level IS DISTINCT FROM n.level AS renamed
         FROM (SELECT t.exam_id, t.level, {values}, m.new_ordinal
@@ -340,15 +351,16 @@ _NAMED: Final = {
 }
 
 
-def _by_name(named: _Named, values: str) -> str:
-    """Rows of both sides with equal keys."""
+def _by_name(named: _Named, values: str, of: str) -> str:
+    """Rows of both sides with equal keys, of one part."""
+    part = of.replace("'", "''")
     old, new = (
         f"""(SELECT {named.keys}, {values} FROM {side}_{named.table} SEMI JOIN {named.scope} USING (exam_id)
-            WHERE {named.where})"""
+            WHERE {named.where} AND {named.of} = '{part}')"""
         for side in ("old", "new")
     )
     return f"""
-        SELECT exam_id, {named.of} AS of, {named.level} AS level, {named.renamed} AS renamed, {_SIDES}
+        SELECT exam_id, {named.level} AS level, {named.renamed} AS renamed, {_SIDES}
         FROM {old} o FULL JOIN {new} n USING ({named.keys})
     """
 

@@ -27,6 +27,7 @@ from changed_stores import (
 from cohort.errors import ConfigurationError
 from cohort.loading.tasks import STANDING
 from cohort.rows import LedgerRow, WantedRow
+from cohort.store.layout import review_directory
 from cohort.tables.buckets import create_tables, read_rows, remove_exams
 from cohort.tables.commit import commit
 from cohort.tables.ledger import read_ledger
@@ -101,6 +102,17 @@ def test_exams_that_the_change_has_not_reached_keep_their_numbers(tmp_path: Path
     promote(tmp_path, NEW)
     heights = table(tmp_path, "discs").groupby("exam_id")["height_mm"].min()
     assert [round(heights[exam_id] - 8.0 - k / 10, 3) for k, exam_id in enumerate(EXAMS)] == [0.3] * 4 + [0.0] * 8
+
+
+def test_pictures_of_new_masks_become_current_with_the_numbers(tmp_path: Path) -> None:
+    store = changed_store(tmp_path)
+    for folder, text in ((store, "old"), (candidate_path(store), "new")):
+        review_directory(folder, EXAMS[0]).mkdir(parents=True)
+        (review_directory(folder, EXAMS[0]) / "sagittal.jpg").write_text(text)
+    (review_directory(store, EXAMS[0]) / "note.txt").write_text("kept")
+    promote(store, NEW)
+    shown = {path.name: path.read_text() for path in review_directory(store, EXAMS[0]).iterdir()}
+    assert shown == {"sagittal.jpg": "new", "note.txt": "kept"}
 
 
 def test_gone_exams_do_not_come_back(tmp_path: Path) -> None:
