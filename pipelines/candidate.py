@@ -1,8 +1,9 @@
 """STORE/candidate: what new weights, new code or new base models computed, until somebody or the limits accept it.
 
 The folder is laid out like a store (candidate/tables, candidate/history, candidate/review with pictures of the new
-masks) and holds rows only of exams that were redone, or came in, since the change. Current tables stay as they are until `promote`. A run that is stopped leaves the folder
-for the next one; a folder for another change is dropped, which loses nothing but computing time.
+masks) and holds rows only of exams that were redone, or came in, since the change. Current tables stay as they are
+until `promote`. A run that is stopped leaves the folder for the next one; a folder for another change is dropped, which
+loses nothing but computing time.
 """
 
 from __future__ import annotations
@@ -53,6 +54,12 @@ def has_candidate(store: Path) -> bool:
     return (candidate_path(store) / _MARKER).exists()
 
 
+def waiting_change(store: Path) -> str | None:
+    """The change (`Artefacts.models`) whose numbers wait; None where none do."""
+    found = _marker(store).get("change")
+    return None if found is None else str(found)
+
+
 def require_candidate(store: Path) -> None:
     """Raise `ConfigurationError` where no numbers wait."""
     if not has_candidate(store):
@@ -87,7 +94,7 @@ def open_candidate(store: Path, what: str, *, note: Callable[[str], None]) -> Pa
     A folder for another change is dropped, and said so with `note`.
     """
     folder = candidate_path(store)
-    if folder.exists() and _marker(store).get("change") != what:
+    if folder.exists() and waiting_change(store) != what:
         note("numbers that waited for acceptance are dropped: they belong to another change of weights or code")
         discard(store)
     create_tables(folder)

@@ -27,7 +27,6 @@ from changed_stores import (
 from cohort.errors import ConfigurationError
 from cohort.loading.tasks import STANDING
 from cohort.rows import LedgerRow, WantedRow
-from cohort.store.layout import review_directory
 from cohort.tables.buckets import create_tables, read_rows, remove_exams
 from cohort.tables.commit import commit
 from cohort.tables.ledger import read_ledger
@@ -40,6 +39,7 @@ from pipelines.candidate import (
     has_candidate,
     open_candidate,
     promote,
+    waiting_change,
     withdraw_from_candidate,
 )
 from pipelines.exams import Artefacts
@@ -107,11 +107,11 @@ def test_exams_that_the_change_has_not_reached_keep_their_numbers(tmp_path: Path
 def test_pictures_of_new_masks_become_current_with_the_numbers(tmp_path: Path) -> None:
     store = changed_store(tmp_path)
     for folder, text in ((store, "old"), (candidate_path(store), "new")):
-        review_directory(folder, EXAMS[0]).mkdir(parents=True)
-        (review_directory(folder, EXAMS[0]) / "sagittal.jpg").write_text(text)
-    (review_directory(store, EXAMS[0]) / "note.txt").write_text("kept")
+        (folder / "review" / "ab" / "abc").mkdir(parents=True)
+        ((folder / "review" / "ab" / "abc") / "sagittal.jpg").write_text(text)
+    ((store / "review" / "ab" / "abc") / "note.txt").write_text("kept")
     promote(store, NEW)
-    shown = {path.name: path.read_text() for path in review_directory(store, EXAMS[0]).iterdir()}
+    shown = {path.name: path.read_text() for path in (store / "review" / "ab" / "abc").iterdir()}
     assert shown == {"sagittal.jpg": "new", "note.txt": "kept"}
 
 
@@ -200,6 +200,7 @@ def test_the_same_change_goes_on_and_another_one_starts_anew(tmp_path: Path) -> 
     assert open_candidate(tmp_path, "one", note=notes.append) == folder
     assert len(read_ledger(folder)) == 3 * len(STAGES)
     assert notes == []
+    assert waiting_change(tmp_path) == "one"
     open_candidate(tmp_path, "another", note=notes.append)
     assert read_ledger(folder) == {}
     assert len(notes) == 1
