@@ -17,8 +17,8 @@ from pipelines.exams import ExamPlan, make_exam, plan_exam
 from pipelines.fingerprint import later_stages
 from pipelines.index import FileIndex
 from pipelines.job import Job
-from pipelines.load import LoadTask, engine_difference, load
-from pipelines.measure import MeasureTask, measure
+from pipelines.load import LoadTask, engine_difference, exams_at_once, load, load_batch
+from pipelines.measure import MEASURE_BATCH, MeasureTask, measure
 from pipelines.outcome import Outcome, WorkItem, commit_outcomes, each, ledger_row
 from pipelines.plan import Plan
 from pipelines.segment import SegmentTask, segment
@@ -29,15 +29,24 @@ from pipelines.window import Stage
 COMMIT_EVERY_S: Final = 15.0
 """A killed run loses at most the results of this time."""
 
+CHECKED = "load, checked"
+"""Queue of the exams of stage load that OpenSim solves again."""
+
 
 def chain_stages(job: Job) -> tuple[Stage, ...]:
-    """How each stage is run. Loads are solved one exam a task: OpenSim's sample takes seconds, the rest
-    milliseconds."""
+    """How each stage is run.
+
+    The loads of a batch of exams are one solve. Exams that OpenSim solves again have a queue of their own, one exam a
+    task: they take seconds where others take milliseconds, and nobody waits for them.
+    """
+    load_config = job.config.load
+    opensim_s = load_config.opensim_timeout_s * len(job.artefacts.tasks)
     return (
         Stage("convert", "CPU", partial(each, convert), time_limit_s=job.config.convert.time_limit_s),
         Stage("segment", "GPU", partial(each, segment)),
-        Stage("measure", "CPU", partial(each, measure)),
-        Stage("load", "CPU", partial(each, load)),
+        Stage("measure", "CPU", partial(each, measure), MEASURE_BATCH, job.config.measure.time_limit_s),
+        Stage("load", "CPU", load_batch, exams_at_once(job.base_models.values()), load_config.time_limit_s),
+        Stage(CHECKED, "CPU", partial(each, load), time_limit_s=load_config.time_limit_s + opensim_s),
     )
 
 
@@ -135,8 +144,9 @@ class Chain:
             self.largest_difference = max(difference, self.largest_difference or 0.0)
 
     def _item(self, plan: ExamPlan, stage: str) -> WorkItem:
-        exam_id = plan.exam.exam_id
-        return WorkItem(exam_id, stage, plan.fingerprints[stage], self._task(plan, stage), plan.parts[stage])
+        task = self._task(plan, stage)
+        queue = CHECKED if stage == "load" and task.with_opensim else None
+        return WorkItem(plan.exam.exam_id, stage, plan.fingerprints[stage], task, plan.parts[stage], queue)
 
     def _task(self, plan: ExamPlan, stage: str) -> Any:
         job, store = self._job, self._job.store

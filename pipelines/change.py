@@ -136,8 +136,8 @@ class ChangeReport:
     stages: tuple[StageDifference, ...]
     software: tuple[str, str]
     """Versions of the software that made the old and the new results; several are joined by commas."""
-    names: tuple[str, str]
-    """Networks and own base models named in the configurations of the runs that made them."""
+    models: tuple[str, str]
+    """Networks and base models of the runs that made them, with the beginning of their sha256."""
     exams: Exams
     renamed: tuple[Renamed, ...]
     agreements: tuple[Agreement, ...]
@@ -168,7 +168,7 @@ def compare_change(store: Path) -> ChangeReport:
         return ChangeReport(
             stages=pairs.stages(),
             software=pairs.software(),
-            names=pairs.names(),
+            models=pairs.models(),
             exams=pairs.exams(),
             renamed=pairs.renamed(),
             agreements=tuple(agreements),

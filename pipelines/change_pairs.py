@@ -5,11 +5,11 @@ One column of one muscle, or of one task and convention, is in memory at a time.
 
 from __future__ import annotations
 
-import tomllib
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
@@ -22,6 +22,8 @@ from cohort.tables.buckets import bucket_files
 from cohort.tables.schema import arrow_schema
 from pipelines.candidate import candidate_path, require_candidate
 from pipelines.fingerprint import STAGES
+from pipelines.run_facts import SOFTWARE
+from pipelines.run_log import run_folder
 
 ALL: Final = "all"
 """Levels, or vendors, together."""
@@ -193,9 +195,9 @@ class ChangePairs:
         """Versions of the software that made old and new results; a run without a row yet is the one that asks."""
         return self._versions("old", "unknown"), self._versions("new", __version__)
 
-    def names(self) -> tuple[str, str]:
-        """Networks and own base models in the configurations of the runs that made old and new results."""
-        return _configured(self._store, self._runs("old")), _configured(self._store, self._runs("new"))
+    def models(self) -> tuple[str, str]:
+        """Networks and base models of the runs that made old and new results."""
+        return _models(self._store, self._runs("old")), _models(self._store, self._runs("new"))
 
     def _versions(self, side: str, otherwise: str) -> str:
         found = {row[0]: row[1] for row in self._rows("SELECT run_id, version FROM old_runs")}
@@ -213,17 +215,15 @@ class ChangePairs:
         return int(self._rows(sql)[0][0])
 
 
-def _configured(store: Path, run_ids: Iterable[str]) -> str:
-    """Names alone, never the paths that they are files of."""
+def _models(store: Path, run_ids: Iterable[str]) -> str:
+    """Networks and base models by name and the beginning of their sha256."""
     found: dict[str, None] = {}
     for run_id in run_ids:
-        path = store / "runs" / run_id / "config.toml"
+        path = run_folder(store, run_id) / SOFTWARE
         if path.exists():
-            content = tomllib.loads(path.read_text(encoding="utf-8"))
-            models = content.get("load", {}).get("base_models", {})
-            names = [*content.get("segment", {}).get("networks", {}).values()]
-            names += [models[sex] for sex in ("male", "female") if sex in models]
-            found |= dict.fromkeys(PurePosixPath(name).name for name in names)
+            facts = json.loads(path.read_text())
+            found |= {f"{one['name']} {one['sha256'][:8]}": None for one in facts["networks"].values()}
+            found |= {f"base model {sex} {sha256[:8]}": None for sex, sha256 in facts["base_models"].items()}
     return ", ".join(found) or "unknown"
 
 

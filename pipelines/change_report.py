@@ -66,7 +66,7 @@ def change_json(report: ChangeReport, gate: GateConfig) -> dict[str, Any]:
         "gate": dataclasses.asdict(gate),
         "stages": [dataclasses.asdict(one) for one in report.stages],
         "software": list(report.software),
-        "names": list(report.names),
+        "models": list(report.models),
         "exams": dataclasses.asdict(report.exams),
         "renamed": [dataclasses.asdict(one) for one in report.renamed],
         "agreements": agreement_rows(report.agreements),
@@ -116,7 +116,9 @@ def _page(report: ChangeReport, gate: GateConfig, breaches: Sequence[Breach]) ->
     )
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Old against new numbers</title>'
-        f"<style>{_STYLE}</style></head><body>\n{body}\n</body></html>\n"
+        f"<style>{_STYLE}</style></head><body>\n{body}\n"
+        '<p class="note">Exams are named by their pseudonyms. Research software, not for clinical use.</p>\n'
+        "</body></html>\n"
     )
 
 
@@ -135,9 +137,9 @@ def _breaches_table(breaches: Sequence[Breach]) -> str:
 
 def _what_changed(report: ChangeReport) -> Iterator[str]:
     old, new = report.software
-    networks_old, networks_new = report.names
+    models_old, models_new = report.models
     yield _table(
-        ("", "old", "new"), [("software", old, new), ("networks and base models", networks_old, networks_new)], texts=3
+        ("", "old", "new"), [("software", old, new), ("networks and base models", models_old, models_new)], texts=3
     )
     rows = [
         (

@@ -10,6 +10,7 @@ from pipelines.commands.archive import nightly, run_command, scan
 from pipelines.commands.changes import changes
 from pipelines.commands.demo import demo
 from pipelines.commands.export import export
+from pipelines.commands.status import report, status
 from pipelines.commands.tables import schema, sql
 from pipelines.commands.training import train
 from pipelines.commands.validation import validate
@@ -42,5 +43,19 @@ def main() -> None:
     """Turn an archive of lumbar-spine MRI into tables of anatomy and spinal loads."""
 
 
-for command in (demo, scan, run_command, nightly, changes, sql, schema, export, train, validate, phantom_dicom):
+for command in (
+    demo,
+    scan,
+    run_command,
+    nightly,
+    status,
+    report,
+    changes,
+    sql,
+    schema,
+    export,
+    train,
+    validate,
+    phantom_dicom,
+):
     main.add_command(command)

@@ -92,6 +92,17 @@ class SegmentConfig:
 
 
 @dataclass(frozen=True)
+class MeasureConfig:
+    """Section [measure]."""
+
+    time_limit_s: float = 300.0
+    """Per exam; a measurement that hangs is ended with its worker."""
+
+    def __post_init__(self) -> None:
+        _check(self.time_limit_s > 0, f"measure.time_limit_s is positive, not {self.time_limit_s}")
+
+
+@dataclass(frozen=True)
 class BaseModelsConfig:
     """Table [load.base_models]: own base models; sexes not given keep the shipped one."""
 
@@ -120,6 +131,8 @@ class LoadConfig:
     """Share of exams, at least one a run, that OpenSim solves again."""
     opensim_timeout_s: float = 600.0
     """Per task of one exam."""
+    time_limit_s: float = 120.0
+    """Per exam, without OpenSim's time; a solver that hangs is ended with its worker."""
     personalise: Personalisation = field(default_factory=Personalisation)
     """Which measurements of a person change the base model; stature and mass always do."""
     impute: bool = False
@@ -139,6 +152,7 @@ class LoadConfig:
         _check(0 <= self.min_activation < 1, f"load.min_activation is from 0 to below 1, not {self.min_activation}")
         _check(0 <= self.opensim_sample <= 1, f"load.opensim_sample is between 0 and 1, not {self.opensim_sample}")
         _check(self.opensim_timeout_s > 0, f"load.opensim_timeout_s is positive, not {self.opensim_timeout_s}")
+        _check(self.time_limit_s > 0, f"load.time_limit_s is positive, not {self.time_limit_s}")
         tension = self.specific_tension_n_per_cm2
         _check(10 <= tension <= 300, f"load.specific_tension_n_per_cm2 is between 10 and 300, not {tension}")
 
@@ -226,6 +240,7 @@ class RunConfig:
     select: SelectRules = field(default_factory=SelectRules)
     convert: ConvertConfig = field(default_factory=ConvertConfig)
     segment: SegmentConfig = field(default_factory=SegmentConfig)
+    measure: MeasureConfig = field(default_factory=MeasureConfig)
     load: LoadConfig = field(default_factory=LoadConfig)
     review: ReviewConfig = field(default_factory=ReviewConfig)
     gate: GateConfig = field(default_factory=GateConfig)

@@ -63,7 +63,7 @@ def prepare(archive: Path, store: Path, config: RunConfig, subjects: Path | None
     device = resolve_device(config.cluster.device)
     networks = check_networks(config.segment.networks)
     base_models = store_base_models(store, config.load)
-    names = ", ".join(name for name, _ in networks.values())
+    names = ", ".join(Path(name).name for name, _ in networks.values())
     bases = ", ".join(f"{model.origin} ({code})" for code, model in base_models.items())
     progress.note(f"device {device}; networks {names}; base models {bases}")
     return Job(

@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from cohort.anatomy.measure import Measurements, measure_exam
 from cohort.archive.demographics import VertebraCount
@@ -20,6 +20,10 @@ from cohort.store.labels import read_labels
 from cohort.store.layout import measure_path, review_directory
 from cohort.store.publish import replacing
 from pipelines.outcome import Result, WorkItem
+
+MEASURE_BATCH: Final = 8
+"""Exams of one task: half a second to a second each, and about as long again for the pictures, so a task lasts some 4
+to 20 s. A task costs Dask some milliseconds: more exams would save nothing, and those of a killed task run again."""
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,8 @@ class WorkItem:
     """The stage's own small, frozen dataclass (paths and parameters, never arrays)."""
     parts: Parts | None = None
     """What the fingerprint is made of; None for work without one (scan, hash)."""
+    queue: str | None = None
+    """Name of the window's `Stage` that runs it, where that is not the stage's own."""
 
 
 @dataclass(frozen=True)
@@ -150,8 +152,16 @@ def guarded(function: Callable[[WorkItem], Result], item: WorkItem) -> Outcome:
 
 def log_failure(what: str, error: BaseException) -> None:
     """Log the class of an exception and the place in the code where it arose, never its text."""
-    frame, line = list(traceback.walk_tb(error.__traceback__))[-1]
-    logger.error("%s failed: %s at %s:%d", what, type(error).__name__, frame.f_globals.get("__name__", "?"), line)
+    logger.error("%s failed: %s at %s", what, type(error).__name__, place_of(error))
+
+
+def place_of(error: BaseException) -> str:
+    """Module and line of the code where an exception arose; `?` where it was never raised."""
+    raised = list(traceback.walk_tb(error.__traceback__))
+    if not raised:
+        return "?"
+    frame, line = raised[-1]
+    return f"{frame.f_globals.get('__name__', '?')}:{line}"
 
 
 def each(function: Callable[[WorkItem], Result], items: Sequence[WorkItem]) -> list[Outcome]:

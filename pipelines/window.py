@@ -248,7 +248,7 @@ class _Window:
 
     def _add(self, items: Iterable[WorkItem]) -> None:
         for item in items:
-            self._waiting[item.stage].append(item)
+            self._waiting[item.queue or item.stage].append(item)
 
     def _run_lanes(self) -> None:
         self._fill()
@@ -265,7 +265,7 @@ class _Window:
     def _run_suspects_alone(self) -> None:
         while self._suspects and not self._stop():
             item = self._suspects.popleft()
-            self._executor.submit(self._stages[item.stage], (item,))
+            self._executor.submit(self._stages[item.queue or item.stage], (item,))
             finished = self._executor.wait()
             self._report(finished.outcomes if finished.error_type is None else (blamed(finished),))
 

@@ -13,7 +13,9 @@ from changed_stores import (
     BEFORE,
     DISCS,
     EXAMS,
+    NEW,
     NEWCOMER,
+    OLD,
     VENDORS,
     attempt,
     changed_store,
@@ -31,6 +33,7 @@ from pipelines.change import Agreement, ChangeReport, agreement_rows, compare_ch
 from pipelines.change_pairs import Renamed, StageDifference
 from pipelines.config import GateConfig, RunConfig, parse_config
 from pipelines.gate import accepts, verdict
+from pipelines.run_facts import record_software
 
 GATE = GateConfig(least_persons=2)
 
@@ -103,6 +106,18 @@ def test_the_report_says_what_changed_and_how_many_exams(plain: ChangeReport) ->
     assert plain.software == ("0.2", "0.3")
     exams = plain.exams
     assert (exams.n_compared, exams.n_new, exams.n_waiting, exams.n_lost, exams.n_renamed) == (12, 1, 0, 0, 0)
+
+
+def test_networks_are_told_by_name_and_weights_and_never_by_path(tmp_path: Path) -> None:
+    write(tmp_path, EXAMS[:2], BEFORE)
+    write(open_candidate(tmp_path, "change", note=str), EXAMS[:2], AFTER)
+    for run_id, network in ((OLD, ("disc", "0123456789")), (NEW, ("/home/somebody/new.json", "abcdefabcdef"))):
+        record_software(tmp_path, run_id, command="run", device="cpu", networks={"disc": network},
+                        base_models={"F": "5" * 64})  # fmt: skip
+    assert compare_change(tmp_path).models == (
+        "disc 01234567, base model F 55555555",
+        "new.json abcdefab, base model F 55555555",
+    )
 
 
 def test_the_gate_lets_a_small_change_pass_and_holds_a_large_one(plain: ChangeReport, tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def write_store(store: Path, config: RunConfig, demographics: Demographics) -> P
     commit_outcomes(store, RUN, outcomes)
     counts = {name: 0 for name in RunRow.__dataclass_fields__ if name.startswith("n_")}
     run = RunRow(run_id=RUN, started_at="", seconds=1.0, version="0.0.9", device="cpu", stages_run=1,
-                 opensim_checked=0, status="ok", **counts)  # fmt: skip
+                 opensim_checked=0, status="ok", command="run", ended="complete", **counts)  # fmt: skip
     exams = [
         replace(exam_row(EXAM, status="flagged"), weight_kg=demographics.weight_kg),
         exam_row(REFUSED, status="refused", reason="lumbar_variant"),

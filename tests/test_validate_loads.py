@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from cohort.loading import dual_newton
 from cohort.loading.curvature import DISCS
 from cohort.loading.personalise import personalise
 from cohort.loading.tasks import FLEXION60_5KG, STANDING
 from cohort.terms import LUMBAR_VERTEBRAE
 from pipelines.cli import main
 from pipelines.validation.loads import SECTIONS, loads_tables
+from pipelines.validation.loads_agreement import compare_engines
 from pipelines.validation.loads_in_vivo import force_range_n, in_vivo_table, place_in_range, tilt_line
 from pipelines.validation.loads_models import NamedModel, adopt_public_models, axial_n, shipped_models
 from pipelines.validation.loads_people import measured_person, person, random_person
@@ -94,6 +96,12 @@ def test_errors_of_loads_grow_with_errors_of_areas_and_centroids(models: list[Na
     assert (
         rows["standing", "spine, centroids, 1 mm"]["L4 %"] > rows["standing", "spine, centroids, 0.5 mm"]["L4 %"] > 0.0
     )
+
+
+def test_a_case_that_an_engine_refuses_is_no_pair(models: list[NamedModel], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dual_newton, "MAX_ITERATIONS", 1)
+    pairs, (unsolved,) = compare_engines(models[:1], [STANDING], 1, lambda _: None)
+    assert (pairs, unsolved.reason) == ([], "not_converged")
 
 
 def test_tables_name_every_model_and_level(models: list[NamedModel]) -> None:

@@ -123,6 +123,19 @@ def test_every_exam_goes_through_the_whole_chain(executor: Executor) -> None:
     assert all(o.status == "ok" and o.path == f"{o.stage}-{o.exam_id}" for o in seen.outcomes)
 
 
+def test_items_with_a_queue_of_their_own_run_alone_and_stay_of_their_stage(executor: Executor) -> None:
+    """One of them breaks its task: it is run again in that queue, and blamed as of its stage."""
+    seen = Collected()
+    slow = Stage("load, checked", "CPU", break_batch_of_two, time_limit_s=60.0)
+    stages = [*chain_stages()[:3], Stage("load", "CPU", partial(each, finish), batch_size=8), slow]
+    work = [replace(item, queue="load, checked" if number in (2, 3) else None) for number, item in enumerate(items(8))]
+    work = [replace(item, stage="load") for item in work]
+    run_window(work, stages, executor=executor, on_outcome=seen)
+    assert sorted(o.exam_id for o in seen.outcomes) == [f"e{i}" for i in range(8)]
+    assert {o.stage for o in seen.outcomes} == {"load"}
+    assert {o.exam_id: o.error_type for o in seen.outcomes if o.status != "ok"} == {"e2": "ZeroDivisionError"}
+
+
 def test_refused_exams_end_there_with_their_reason(executor: Executor) -> None:
     seen = Collected(CHAIN)
     stages = [replace(chain_stages()[0], run=partial(each, refuse_odd)), *chain_stages()[1:]]

@@ -87,7 +87,7 @@ def run_opensim(
     converged = any(_optimise(folder, tolerance) for tolerance in TOLERANCES)
     run_analysis(folder / JOINT_REACTION)
     found = _read_results(folder, statics, converged=converged)
-    return list(load_rows([subject], task, "opensim", models, found, vertebral_forces(found)))
+    return load_rows(subject, 0, task, "opensim", models, found, vertebral_forces(found))
 
 
 @dataclass(frozen=True, eq=False)

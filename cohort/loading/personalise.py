@@ -84,8 +84,19 @@ def personalise(
     `default` and the reason `default_...`.
 
     Raises RefusedError (`implausible_geometry`) if a resulting model is not one of a body; the limits on measurements
-    are there to keep this from happening.
+    are there to keep this from happening. `personalise_each` says instead whose it is.
     """
+    models, problems = personalise_each(base, subjects, use)
+    for problem in filter(None, problems):
+        raise RefusedError("implausible_geometry", problem)
+    return models
+
+
+def personalise_each(
+    base: BaseModel, subjects: Sequence[LoadingSubject], use: Personalisation = EVERYTHING
+) -> tuple[PersonalModels, list[str | None]]:
+    """As `personalise`, but raise nothing: return the models of all subjects, and for each what makes it not one of a
+    body, None where it is one. A model with a problem must not be used."""
     stature = np.array([subject.height_m for subject in subjects]) / base.height_m
     mass = np.array([subject.mass_kg for subject in subjects]) / base.total_mass_kg
     curvature = measure_curvature(base, subjects)
@@ -94,10 +105,10 @@ def personalise(
     scale, rotation = _shape(base, stature, curvature if use.curvature else None)
     offset = base.rest_offset_m * scale[:, np.maximum(base.parent, 0)]
     point = base.point_m * scale[:, base.point_body] + (position.shift_m if use.position else 0.0)
-    longer = _path_ratio(base, rotation, offset, point)
+    longer, problems = _path_ratio(base, rotation, offset, point)
     com = base.com_m * scale
     standing = balance_standing(base, rotation, offset, com, stature)
-    return PersonalModels(
+    models = PersonalModels(
         base_name=base.name,
         geometry=base.geometry,
         body_scale=scale,
@@ -118,6 +129,7 @@ def personalise(
         curvature_joints=curvature.joints & use.curvature,
         reasons=_reasons(subjects, use, curvature, strength, position, standing),
     )
+    return models, problems
 
 
 def _sources(measured: Flags, *, used: bool) -> tuple[Source, ...]:
@@ -164,20 +176,22 @@ def _shape(base: BaseModel, stature: Floats, curvature: Curvature | None) -> tup
     return _body_scale(base, stature, curvature), _rest_rotation(base, curvature)
 
 
-def _path_ratio(base: BaseModel, rotation: Floats, offset_m: Floats, point_m: Floats) -> Floats:
-    """Length [subject, fascicle] of each path at rest over the base model's."""
+def _path_ratio(
+    base: BaseModel, rotation: Floats, offset_m: Floats, point_m: Floats
+) -> tuple[Floats, list[str | None]]:
+    """Length [subject, fascicle] of each path at rest over the base model's, and the subjects' problems."""
     axes, origin = place_bodies(base, rotation, offset_m)
     points = place_points(base, axes, origin, point_m)
-    require_sound_geometry(base, origin, points)
+    problems = geometry_problems(base, origin, points)
     generic = place_points(base, *place_bodies(base, base.rest_rotation[None], base.rest_offset_m[None]), base.point_m)
-    return np.asarray(path_lengths(base, points) / path_lengths(base, generic))
+    return np.asarray(path_lengths(base, points) / path_lengths(base, generic)), problems
 
 
-def require_sound_geometry(base: BaseModel, origin_m: Floats, points_m: Floats) -> None:
+def geometry_problems(base: BaseModel, origin_m: Floats, points_m: Floats) -> list[str | None]:
     """Look at placed joints [subject, body, 3] and path points [subject, point, 3] at rest, in ground.
 
-    Raises RefusedError (`implausible_geometry`) if a joint is not above the one below it in the line from L5/S1 to
-    T12/L1, pieces of a fascicle have no length, or a path point is farther away than a body reaches.
+    Says for each subject whether a joint is not above the one below it in the line from L5/S1 to T12/L1, pieces of a
+    fascicle have no length, or a path point is farther away than a body reaches; None for a sound one.
     """
     joints = origin_m[:, base.joint_body]
     up = joints[:, -1] - joints[:, 0]
@@ -186,13 +200,12 @@ def require_sound_geometry(base: BaseModel, origin_m: Floats, points_m: Floats) 
     long = np.linalg.norm(piece, axis=2).min(axis=1) > SHORTEST_PIECE_M
     pelvis = origin_m[:, base.parent[base.joint_body[0]], None]
     near = np.linalg.norm(points_m - pelvis, axis=2).max(axis=1) < FARTHEST_POINT_M
-    for sound, what in (
-        (rising, "joint centres are out of order"),
-        (long, "a fascicle has no length"),
-        (near, "a path point is too far away"),
-    ):
-        if not sound.all():
-            raise RefusedError("implausible_geometry", what)
+    checks = (
+        ("joint centres are out of order", rising),
+        ("a fascicle has no length", long),
+        ("a path point is too far away", near),
+    )
+    return [next((what for what, sound in checks if not sound[i]), None) for i in range(len(origin_m))]
 
 
 def _body_scale(base: BaseModel, stature: Floats, curvature: Curvature) -> Floats:

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cohort.errors import RefusedError
 from cohort.loading.assumptions import Assumptions, Personalisation
 from cohort.loading.base_model import BaseModel, Floats
 from cohort.loading.equilibrium import Balance, balance
-from cohort.loading.personalise import EVERYTHING, PersonalModels, personalise
-from cohort.loading.solve import STANDARD, solve_loads
+from cohort.loading.personalise import EVERYTHING, PersonalModels
+from cohort.loading.solve import STANDARD, personal_variants, task_rows
 from cohort.loading.subject import LoadingSubject
 from cohort.loading.tasks import Task
 from cohort.rows import LoadRow
@@ -48,13 +49,19 @@ def solve_posed(
     assumptions: Assumptions = STANDARD,
 ) -> PosedSubject:
     """Solve one person in one task with the batch engine; errors as in `solve_loads`."""
-    models = personalise(base, [subject], use)
+    variants, problems = personal_variants(base, [subject], use)
+    for problem in problems.values():
+        raise RefusedError("implausible_geometry", problem)
+    found = balance(base, variants.whole, task, assumptions)
+    (rows,) = task_rows(base, [subject], task, variants, found, assumptions)
+    if isinstance(rows, RefusedError):
+        raise rows
     return PosedSubject(
         base=base,
         subject=subject,
         task=task,
         assumptions=assumptions,
-        models=models,
-        found=balance(base, models, task, assumptions),
-        rows=tuple(solve_loads(base, [subject], task, use=use, assumptions=assumptions)),
+        models=variants.whole,
+        found=found,
+        rows=tuple(rows),
     )

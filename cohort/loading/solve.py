@@ -1,9 +1,9 @@
-"""Spinal loads of many subjects in one task, with the batch engine."""
+"""Spinal loads of many subjects at once, with the batch engine."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,7 +13,7 @@ from cohort.errors import RefusedError
 from cohort.loading.assumptions import Assumptions, Personalisation
 from cohort.loading.base_model import SPINAL_JOINTS, BaseModel, Flags, Floats, Integers
 from cohort.loading.equilibrium import Balance, balance
-from cohort.loading.personalise import EVERYTHING, PersonalModels, personalise
+from cohort.loading.personalise import EVERYTHING, PersonalModels, personalise_each
 from cohort.loading.subject import LoadingSubject
 from cohort.loading.tasks import Task
 from cohort.rows import LoadRow
@@ -50,6 +50,26 @@ class Reactions:
     """[subject]"""
 
 
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Models with a part of the measurements, of those subjects for whom that is neither all nor nothing."""
+
+    chosen: Flags
+    """[subject] whose models these are."""
+    models: PersonalModels | None
+    """None where nobody is chosen."""
+
+
+@dataclass(frozen=True, eq=False)
+class Variants:
+    """Models of many subjects, once for all tasks."""
+
+    whole: PersonalModels
+    """With everything that `Personalisation` lets in."""
+    parts: tuple[Part, ...]
+    """With height and mass alone, with curvature added, with muscles added; empty without counterfactual loads."""
+
+
 def solve_loads(
     base: BaseModel,
     subjects: Sequence[LoadingSubject],
@@ -61,26 +81,132 @@ def solve_loads(
 ) -> list[LoadRow]:
     """Loads of L1..L5 in both conventions for every subject: ten rows each, in the order of `subjects`.
 
+    As `solve_each`, but the first subject's refusal is raised.
+    """
+    answers = solve_each(base, subjects, [task], use=use, assumptions=assumptions, counterfactuals=counterfactuals)
+    rows: list[LoadRow] = []
+    for answer in answers:
+        if isinstance(answer, RefusedError):
+            raise answer
+        rows += answer
+    return rows
+
+
+def solve_each(
+    base: BaseModel,
+    subjects: Sequence[LoadingSubject],
+    tasks: Sequence[Task],
+    *,
+    use: Personalisation = EVERYTHING,
+    assumptions: Assumptions = STANDARD,
+    counterfactuals: bool = True,
+) -> list[list[LoadRow] | RefusedError]:
+    """For every subject, in this order, ten rows for each task (L1..L5 in both conventions), or why there are none.
+
     Without `counterfactuals` the columns of loads without curvature or muscles are empty and up to three solutions out
-    of four are saved.
+    of four are saved. What a subject gets does not depend on the others, nor on their order.
 
     Numbers that cannot be trusted are in rows with status flagged, or refused where the solver did not converge, and
-    the reasons. Raises RefusedError, `not_converged` if a number is not finite and `implausible_geometry` as
-    `personalise`, which no input that a `LoadingSubject` accepts is known to cause. It ends the whole call: the
-    pipeline asks for one person at a time.
+    the reasons. A subject is refused with `not_converged` if a number is not finite and `implausible_geometry` as by
+    `personalise`, which no input that a `LoadingSubject` accepts is known to cause; the others are solved.
     """
-    rows: list[LoadRow] = []
+    answers: list[list[LoadRow] | RefusedError] = []
     for first in range(0, len(subjects), BATCH):
         batch = subjects[first : first + BATCH]
-        models = personalise(base, batch, use)
-        found = _reactions(base, balance(base, models, task, assumptions))
-        forces = vertebral_forces(found)
-        without = None
-        if counterfactuals:
-            whole = np.where(found.converged[:, None, None], forces[..., 1], np.nan)
-            without = _without_parts(base, batch, task, use, assumptions, models, whole)
-        rows.extend(load_rows(batch, task, "batch", models, found, forces, without))
-    return rows
+        sound, variants, refused = _sound_variants(base, batch, use, counterfactuals=counterfactuals)
+        solved = iter(_solve_tasks(base, sound, tasks, variants, assumptions))
+        answers.extend(refused[at] if at in refused else next(solved) for at in range(len(batch)))
+    return answers
+
+
+def _sound_variants(
+    base: BaseModel, subjects: Sequence[LoadingSubject], use: Personalisation, *, counterfactuals: bool
+) -> tuple[Sequence[LoadingSubject], Variants, dict[int, RefusedError]]:
+    """Subjects whose models are those of a body, their models, and by place the refusals of the others."""
+    variants, problems = personal_variants(base, subjects, use, counterfactuals=counterfactuals)
+    sound = [subject for at, subject in enumerate(subjects) if at not in problems]
+    if problems and sound:
+        variants, _ = personal_variants(base, sound, use, counterfactuals=counterfactuals)
+    return sound, variants, {at: RefusedError("implausible_geometry", what) for at, what in problems.items()}
+
+
+def personal_variants(
+    base: BaseModel, subjects: Sequence[LoadingSubject], use: Personalisation, *, counterfactuals: bool = True
+) -> tuple[Variants, dict[int, str]]:
+    """Models of the subjects, and by place what makes a subject's models not those of a body.
+
+    A part that is switched off or was not measured changes nothing, so only what differs gets a model of its own.
+    """
+    whole, found = personalise_each(base, subjects, use)
+    problems = {at: what for at, what in enumerate(found) if what}
+    if not counterfactuals:
+        return Variants(whole, ()), problems
+    curved, muscled = _measured(whole)
+    nothing = Personalisation(curvature=False, strength=False, position=False)
+    curvature = Personalisation(curvature=use.curvature, strength=False, position=False)
+    muscles = Personalisation(curvature=False, strength=use.strength, position=use.position)
+    both = curved & muscled
+    parts = []
+    for chosen, part in ((curved | muscled, nothing), (both, curvature), (both, muscles)):
+        places = np.flatnonzero(chosen).tolist()
+        if not places:
+            parts.append(Part(chosen, None))
+            continue
+        models, found = personalise_each(base, [subjects[at] for at in places], part)
+        parts.append(Part(chosen, models))
+        problems |= {at: what for at, what in zip(places, found, strict=True) if what}
+    return Variants(whole, tuple(parts)), problems
+
+
+def _measured(models: PersonalModels) -> tuple[Flags, Flags]:
+    """[subject] whose curvature, and whose muscles (areas or places), were measured and are used."""
+    curved = np.array([source == "measured" for source in models.curvature_source], dtype=bool)
+    sources = zip(models.strength_source, models.position_source, strict=True)
+    return curved, np.array(["measured" in pair for pair in sources], dtype=bool)
+
+
+def _solve_tasks(
+    base: BaseModel,
+    subjects: Sequence[LoadingSubject],
+    tasks: Sequence[Task],
+    variants: Variants,
+    assumptions: Assumptions,
+) -> list[list[LoadRow] | RefusedError]:
+    """Rows of all tasks, or the refusal of the first task that has none, for every subject of `variants`."""
+    answers: list[list[LoadRow] | RefusedError] = [[] for _ in subjects]
+    if not subjects:
+        return answers
+    for task in tasks:
+        found = balance(base, variants.whole, task, assumptions)
+        for at, rows in enumerate(task_rows(base, subjects, task, variants, found, assumptions)):
+            so_far = answers[at]
+            if not isinstance(so_far, RefusedError):
+                answers[at] = rows if isinstance(rows, RefusedError) else so_far + rows
+    return answers
+
+
+def task_rows(
+    base: BaseModel,
+    subjects: Sequence[LoadingSubject],
+    task: Task,
+    variants: Variants,
+    balanced: Balance,
+    assumptions: Assumptions,
+) -> list[list[LoadRow] | RefusedError]:
+    """Ten rows, or the refusal `not_converged`, for every subject, from the whole models' balance in the task."""
+    found = _reactions(base, balanced)
+    forces = vertebral_forces(found)
+    without = None
+    if variants.parts:
+        whole = np.where(found.converged[:, None, None], forces[..., 1], np.nan)
+        without = _without_parts(base, task, assumptions, variants, whole)
+    answers: list[list[LoadRow] | RefusedError] = []
+    for at, subject in enumerate(subjects):
+        try:
+            answers.append(load_rows(subject, at, task, "batch", variants.whole, found, forces, without))
+        except RefusedError as error:
+            answers.append(error)
+    return answers
 
 
 def vertebral_forces(found: Reactions) -> Floats:
@@ -96,67 +222,76 @@ def vertebral_forces(found: Reactions) -> Floats:
 
 
 def load_rows(
-    subjects: Sequence[LoadingSubject],
+    subject: LoadingSubject,
+    number: int,
     task: Task,
     engine: str,
     models: PersonalModels,
     found: Reactions,
     forces: Floats,
     without: Floats | None = None,
-) -> Iterator[LoadRow]:
-    """Rows of the subjects of `models`.
+) -> list[LoadRow]:
+    """Ten rows of the subject at place `number` of `models`.
 
     Signs are those of the force that the upper part exerts on the lower: down along the axis = compression, forward =
-    anterior shear, right = lateral shear.
+    anterior shear, right = lateral shear. Raises RefusedError (`not_converged`) if a number is not finite.
 
     Parameters
     ----------
     forces : [subject, 5, 2, 3] of `vertebral_forces`
     without : [subject, 3, 5, 2] axial forces of `_without_parts`, NaN where there are none
     """
-    for number, subject in enumerate(subjects):
-        if not (np.isfinite(forces[number]).all() and np.isfinite(found.reserve_nm[number]).all()):
-            raise RefusedError("not_converged", f"engine {engine}, task {task.name}: reactions are not finite")
-        doubts = _doubts(found, number)
-        reasons = (*doubts, *models.reasons[number])
-        status = "refused" if "not_converged" in doubts else "flagged" if reasons else "ok"
-        shared: dict[str, Any] = {
-            "exam_id": subject.exam_id,
-            "task": task.name,
-            "engine": engine,
-            "max_activation": float(found.max_activation[number]),
-            "n_saturated": int(found.n_saturated[number]),
-            "reserve_max_nm": float(np.abs(found.reserve_nm[number]).max()),
-            "base_model": models.base_name,
-            "geometry": models.geometry,
-            "height_source": models.height_source[number],
-            "mass_source": models.mass_source[number],
-            "curvature_source": models.curvature_source[number],
-            "curvature_joints": _joint_names(models.curvature_joints[number]),
-            "strength_source": models.strength_source[number],
-            "position_source": models.position_source[number],
-            "status": status,
-            "reasons": "+".join(reasons) or None,
-        }
-        flexion = (-found.reserve_nm[number, -2::-1, 2]).tolist()
-        force = forces[number].tolist()
-        axial = None if without is None else without[number].tolist()
-        for at, level in enumerate(LUMBAR_VERTEBRAE):
-            for which, convention in enumerate(CONVENTIONS):
-                x, y, z = force[at][which]
-                generic, curvature, muscle = (None,) * 3 if axial is None else (part[at][which] for part in axial)
-                yield LoadRow(
-                    level=level,
-                    convention=convention,
-                    axial_n=y,
-                    shear_ap_n=-x,
-                    shear_lateral_n=-z,
-                    moment_flexion_nm=flexion[at],
-                    generic_axial_n=_number(generic),
-                    curvature_axial_n=_number(curvature),
-                    muscle_axial_n=_number(muscle),
-                    **shared,
-                )
+    if not (np.isfinite(forces[number]).all() and np.isfinite(found.reserve_nm[number]).all()):
+        raise RefusedError("not_converged", f"engine {engine}, task {task.name}: reactions are not finite")
+    shared = _shared_columns(subject, number, task, engine, models, found)
+    flexion = (-found.reserve_nm[number, -2::-1, 2]).tolist()
+    force = forces[number].tolist()
+    axial = None if without is None else without[number].tolist()
+    rows = []
+    for at, level in enumerate(LUMBAR_VERTEBRAE):
+        for which, convention in enumerate(CONVENTIONS):
+            x, y, z = force[at][which]
+            generic, curvature, muscle = (None,) * 3 if axial is None else (part[at][which] for part in axial)
+            row = LoadRow(
+                level=level,
+                convention=convention,
+                axial_n=y,
+                shear_ap_n=-x,
+                shear_lateral_n=-z,
+                moment_flexion_nm=flexion[at],
+                generic_axial_n=_number(generic),
+                curvature_axial_n=_number(curvature),
+                muscle_axial_n=_number(muscle),
+                **shared,
+            )
+            rows.append(row)
+    return rows
+
+
+def _shared_columns(
+    subject: LoadingSubject, number: int, task: Task, engine: str, models: PersonalModels, found: Reactions
+) -> dict[str, Any]:
+    """Columns that are the same in all ten rows."""
+    doubts = _doubts(found, number)
+    reasons = (*doubts, *models.reasons[number])
+    return {
+        "exam_id": subject.exam_id,
+        "task": task.name,
+        "engine": engine,
+        "max_activation": float(found.max_activation[number]),
+        "n_saturated": int(found.n_saturated[number]),
+        "reserve_max_nm": float(np.abs(found.reserve_nm[number]).max()),
+        "base_model": models.base_name,
+        "geometry": models.geometry,
+        "height_source": models.height_source[number],
+        "mass_source": models.mass_source[number],
+        "curvature_source": models.curvature_source[number],
+        "curvature_joints": _joint_names(models.curvature_joints[number]),
+        "strength_source": models.strength_source[number],
+        "position_source": models.position_source[number],
+        "status": "refused" if "not_converged" in doubts else "flagged" if reasons else "ok",
+        "reasons": "+".join(reasons) or None,
+    }
 
 
 def _joint_names(measured: Flags) -> str | None:
@@ -190,36 +325,23 @@ def _reactions(base: BaseModel, found: Balance) -> Reactions:
     )
 
 
-def _without_parts(
-    base: BaseModel,
-    subjects: Sequence[LoadingSubject],
-    task: Task,
-    use: Personalisation,
-    assumptions: Assumptions,
-    models: PersonalModels,
-    whole: Floats,
-) -> Floats:
+def _without_parts(base: BaseModel, task: Task, assumptions: Assumptions, variants: Variants, whole: Floats) -> Floats:
     """Axial forces [subject, 3, 5, 2] with height and mass alone, with curvature added, and with muscles added.
 
-    A part that is switched off or was not measured changes nothing, so only what differs is solved; `whole`
-    [subject, 5, 2] is the load with everything. NaN where the solver did not converge.
+    `whole` [subject, 5, 2] is the load with everything; where a part has no models of its own, its load is that of the
+    next variant that has the same. NaN where the solver did not converge.
     """
-    curved = np.array([source == "measured" for source in models.curvature_source])
-    sources = zip(models.strength_source, models.position_source, strict=True)
-    muscled = np.array(["measured" in pair for pair in sources])
-    nothing = Personalisation(curvature=False, strength=False, position=False)
-    curvature = Personalisation(curvature=use.curvature, strength=False, position=False)
-    muscles = Personalisation(curvature=False, strength=use.strength, position=use.position)
+    curved, muscled = _measured(variants.whole)
 
-    def solved(chosen: Flags, parts: Personalisation, otherwise: Floats) -> Floats:
+    def solved(part: Part, otherwise: Floats) -> Floats:
         axial = otherwise.copy()
-        if chosen.any():
-            some = [subject for subject, wanted in zip(subjects, chosen, strict=True) if wanted]
-            found = _reactions(base, balance(base, personalise(base, some, parts), task, assumptions))
-            axial[chosen] = np.where(found.converged[:, None, None], vertebral_forces(found)[..., 1], np.nan)
+        if part.models is not None:
+            found = _reactions(base, balance(base, part.models, task, assumptions))
+            axial[part.chosen] = np.where(found.converged[:, None, None], vertebral_forces(found)[..., 1], np.nan)
         return axial
 
-    generic = solved(curved | muscled, nothing, whole)
-    with_curvature = solved(curved & muscled, curvature, np.where(curved[:, None, None], whole, generic))
-    with_muscles = solved(curved & muscled, muscles, np.where(muscled[:, None, None], whole, generic))
+    nothing, curvature, muscles = variants.parts
+    generic = solved(nothing, whole)
+    with_curvature = solved(curvature, np.where(curved[:, None, None], whole, generic))
+    with_muscles = solved(muscles, np.where(muscled[:, None, None], whole, generic))
     return np.stack([generic, with_curvature, with_muscles], axis=1)

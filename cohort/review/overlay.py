@@ -12,9 +12,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from contourpy import contour_generator
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.path import Path as LinePath
 
 from cohort.anatomy.measure import Measurements
 from cohort.anatomy.orientation import Orientation, standing_order
@@ -40,6 +43,10 @@ SCALE_BAR_MM = 50.0
 SHADE = {"facecolor": "black", "alpha": 0.5, "linewidth": 0}
 """Behind letters that may fall on bright skin."""
 MAX_AXIAL = 6
+LINE_ZORDER = 2
+"""Of lines in matplotlib: above the picture, below letters."""
+COMPRESSION = 2
+"""Of PNG: the same pixels as with the usual 6 in half the time, and in files a seventh larger."""
 
 
 def write_overlays(folder: Path, measured: Measurements) -> None:
@@ -170,6 +177,7 @@ class View:
             extent=(left - 0.5, right + 0.5, bottom + 0.5, top - 0.5),
         )
         panel.set_axis_off()
+        panel.set(xticks=[], yticks=[])  # matplotlib lays out the ticks of an axis that is off, too
 
 
 def _three_slices(measured: Measurements, view: View) -> dict[str, int]:
@@ -200,14 +208,22 @@ def contour(
     style: str = "solid",
     width: float = 1.3,
 ) -> None:
-    """Outline a mask [row, column] on a panel that shows `window`."""
+    """Outline a mask [row, column] on a panel that shows `window`.
+
+    What `panel.contour` draws, without its colour maps and norms: they take longer than the line.
+    """
     top, bottom, left, right = window
-    part = mask[top : bottom + 1, left : right + 1]
-    if part.any():
-        rows, columns = np.arange(top, bottom + 1), np.arange(left, right + 1)
-        panel.contour(
-            columns, rows, part.astype(float), levels=[0.5], colors=[colour], linewidths=width, linestyles=style
+    part = mask[top : bottom + 1, left : right + 1].astype(float)
+    rows, columns = np.arange(top, bottom + 1), np.arange(left, right + 1)
+    generator: Any = contour_generator(columns, rows, part, name="mpl2014", line_type="SeparateCode")
+    pieces, codes = generator.lines(0.5)
+    if pieces:
+        outline = LinePath(np.concatenate(pieces), np.concatenate(codes))
+        lines = PathCollection(
+            [outline], facecolors="none", edgecolors=[colour], linewidths=width, linestyles=style, zorder=LINE_ZORDER
         )
+        lines.set_transform(panel.transData)
+        panel.add_collection(lines, autolim=False)
 
 
 def _name_bodies(panel: Any, view: View, vertebrae: Sequence[VertebraRow], window: Window) -> None:
@@ -309,4 +325,4 @@ def folded(text: str, *, width: int = 170, lines: int = 3) -> str:
 
 
 def _save(figure: Figure, path_png: Path) -> None:
-    FigureCanvasAgg(figure).print_png(str(path_png))
+    FigureCanvasAgg(figure).print_png(str(path_png), pil_kwargs={"compress_level": COMPRESSION})

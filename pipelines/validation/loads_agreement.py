@@ -53,7 +53,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Unsolved:
-    """A case that OpenSim could not solve."""
+    """A case that has no loads to compare: one of the engines could not solve it."""
 
     model: str
     task: str
@@ -91,6 +91,9 @@ def _solve(case: Case) -> Pair | Unsolved:
     except RefusedError as error:
         return Unsolved(model.name, task.name, error.reason)
     both = (solve_loads(model.base, [subject], task), theirs)
+    refused = next((row.reasons for rows in both for row in rows if row.status == "refused" and row.reasons), None)
+    if refused:
+        return Unsolved(model.name, task.name, refused.split("+")[0])
     return Pair(
         model=model.name,
         task=task.name,
