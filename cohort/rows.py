@@ -396,7 +396,8 @@ class RunRow:
     stages_run: int = column("stage executions in this run; 0 when nothing changed")
     ended: str = column("complete, or stopped: its time was over, or somebody stopped it")
     change: str | None = optional(
-        "held or accepted: what became of numbers that new weights or new code changed; null where nothing was gated"
+        "held, accepted or discarded: what became of numbers that new weights, new code or new base models changed; "
+        "null where none did"
     )
     status: str = column("ok, or flagged: see its reason")
     reason: str | None = optional("reason code")

@@ -9,6 +9,7 @@ import click
 from cohort import __version__
 from cohort.errors import CohortError, is_disk_full
 from pipelines.commands.archive import nightly, run_command, scan
+from pipelines.commands.changes import changes
 from pipelines.commands.demo import demo
 from pipelines.commands.doctor import cluster, doctor
 from pipelines.commands.export import export
@@ -47,7 +48,7 @@ def main() -> None:
 
 COMMANDS: Final = (
     *(demo, doctor, cluster),
-    *(scan, run_command, nightly, status, report),
+    *(scan, run_command, nightly, status, report, changes),
     *(sql, schema, export),
     *(train, validate, phantom_dicom),
 )

@@ -155,6 +155,51 @@ class ReviewConfig:
 
 
 @dataclass(frozen=True)
+class GateConfig:
+    """Section [gate]: which changes of numbers, by new weights, new code or new base models, need nobody's look.
+
+    Limits of lengths follow the mean error of automatic against manual disc heights in Hess et al. 2023, 1.45 mm: a
+    bias of a third of it, and limits of agreement as far apart as the error below and the error above. The others are
+    our own choice. Widths are upper minus lower limit of agreement; per cent are of the mean old value.
+    """
+
+    accept: str = "within_limits"
+    """within_limits; always: report alone; never: wait for `cohort changes accept` whatever the numbers say."""
+    length_bias_mm: float = 0.5
+    """Heights of discs and vertebrae, and the coronal deviation."""
+    length_width_mm: float = 2.9
+    angle_bias_deg: float = 1.0
+    """Lordosis, sacral slope, wedging of discs."""
+    angle_width_deg: float = 10.0
+    area_bias_percent: float = 3.0
+    """Cross-sectional areas of muscles."""
+    area_width_percent: float = 20.0
+    lean_bias: float = 0.02
+    """Lean fraction, of 1."""
+    lean_width: float = 0.1
+    load_bias_percent: float = 2.0
+    """Axial loads and shear, both in per cent of the axial load."""
+    load_width_percent: float = 20.0
+    lost_exams: float = 0.01
+    """Share of compared exams with results that are now refused or failed."""
+    renamed_exams: float = 0.01
+    """Share of compared exams in which a vertebra or disc has another name."""
+    least_persons: int = 20
+    """A single level, or the exams of one vendor, are judged from this number of persons; all together always are."""
+
+    def __post_init__(self) -> None:
+        choices = ("within_limits", "always", "never")
+        _check(self.accept in choices, f"gate.accept is {', '.join(choices[:2])} or {choices[2]}, not {self.accept!r}")
+        for one in fields(self):
+            if one.type == "float":
+                value = getattr(self, one.name)
+                _check(value >= 0, f"gate.{one.name} is 0 or more, not {value}")
+        for name in ("lost_exams", "renamed_exams"):
+            _check(getattr(self, name) <= 1, f"gate.{name} is a share of exams, at most 1, not {getattr(self, name)}")
+        _check(self.least_persons >= 2, f"gate.least_persons is at least 2, not {self.least_persons}")
+
+
+@dataclass(frozen=True)
 class PrivacyConfig:
     """Section [privacy]."""
 
@@ -173,6 +218,7 @@ class RunConfig:
     measure: MeasureConfig = field(default_factory=MeasureConfig)
     load: LoadConfig = field(default_factory=LoadConfig)
     review: ReviewConfig = field(default_factory=ReviewConfig)
+    gate: GateConfig = field(default_factory=GateConfig)
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
 
     @classmethod

@@ -1,1 +1,1 @@
-"""Agreement with people: overlap of masks today."""
+"""Agreement with people, or of two versions: overlap and surfaces of masks, Bland-Altman limits, correlations."""
