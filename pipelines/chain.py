@@ -21,6 +21,7 @@ from pipelines.load import LoadTask, engine_difference, exams_at_once, load, loa
 from pipelines.measure import MEASURE_BATCH, MeasureTask, measure
 from pipelines.outcome import Outcome, WorkItem, commit_outcomes, each, ledger_row
 from pipelines.plan import Plan
+from pipelines.run_log import RunLog
 from pipelines.segment import SegmentTask, segment
 from pipelines.summary import exam_row
 from pipelines.wanted import EXAMS_PER_READ, read_exam_rows
@@ -65,16 +66,18 @@ class Chain:
     Only exams that are under way are held in memory, however many wait.
     """
 
-    def __init__(self, job: Job, plan: Plan, index: FileIndex, *, ledgers: Sequence[Path], root: Path) -> None:
+    def __init__(
+        self, job: Job, plan: Plan, index: FileIndex, *, ledgers: Sequence[Path], root: Path, log: RunLog
+    ) -> None:
         """Prepare a chain.
 
         Parameters
         ----------
         ledgers : folders of tables with earlier attempts; the last one counts
-        root : folder whose tables get the results
+        root : folder whose tables, and pictures, get the results
         """
         self._job, self._plan, self._index = job, plan, index
-        self._ledgers, self._root = ledgers, root
+        self._ledgers, self._root, self._log = ledgers, root, log
         self._sample = max(1, math.ceil(plan.stages["load"] * job.config.load.opensim_sample))
         self._open: dict[str, OpenExam] = {}
         self._uncommitted: list[Outcome] = []
@@ -116,6 +119,7 @@ class Chain:
         for stage in later_stages(outcome.stage):
             exam.ledger.pop((outcome.exam_id, stage), None)
         self._job.progress.outcome(outcome)
+        self._log.outcome(outcome)
         self._count_check(outcome)
         if time.monotonic() - self._last_commit > COMMIT_EVERY_S:
             self.flush()
@@ -156,8 +160,8 @@ class Chain:
             batch = job.config.segment.batch_slices
             return SegmentTask(store, plan.exam_path(store), job.networks, batch, job.device)
         if stage == "measure":
-            overlays = job.config.review.overlays
-            return MeasureTask(store, plan.exam_path(store), plan.labels_path(store), plan.exam.vertebrae, overlays)
+            review = self._root if job.config.review.overlays else None
+            return MeasureTask(store, plan.exam_path(store), plan.labels_path(store), plan.exam.vertebrae, review)
         return LoadTask(
             store=store,
             measured_path=plan.measured_path(store),

@@ -22,6 +22,7 @@ from pipelines.base_models import store_base_models
 from pipelines.config import RunConfig
 from pipelines.exams import Artefacts
 from pipelines.progress import Progress
+from pipelines.run_facts import record_cluster
 from pipelines.segment import check_networks
 from pipelines.window import DaskExecutor, Executor
 
@@ -112,7 +113,9 @@ class Workers:
             client = self._resources.enter_context(open_cluster(job.config.cluster, note=job.progress.note))
             checks = inspect(client, job.needs)
             require(checks)
-            job.progress.note("; ".join(f"{what} {url}" for what, url in links(client).items()))
+            addresses = links(client)
+            job.progress.note("; ".join(f"{what} {url}" for what, url in addresses.items()))
+            record_cluster(job.store, job.run_id, client, addresses)
             for one in checks:
                 if one.state == "warning":
                     job.progress.note(f"{one.what}: {one.detail}; {one.remedy}")

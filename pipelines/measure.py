@@ -36,7 +36,8 @@ class MeasureTask:
     labels_path: str
     """Label store relative to STORE."""
     vertebrae: VertebraCount
-    overlays: bool
+    review: Path | None
+    """Folder whose review pictures are made anew: STORE, or where numbers wait for acceptance; None for no pictures."""
 
 
 def measure(item: WorkItem) -> Result:
@@ -56,8 +57,8 @@ def measure(item: WorkItem) -> Result:
     rows = measured_rows(found)
     target = measure_path(task.store, item.exam_id, item.fingerprint)
     write_rows(target, rows)
-    if task.overlays:
-        write_overlays(review_directory(task.store, item.exam_id), found)
+    if task.review:
+        write_overlays(review_directory(task.review, item.exam_id), found)
     return Result(
         rows=rows,
         path=str(target.relative_to(task.store)),

@@ -16,14 +16,30 @@ from cohort import __version__
 from cohort.rows import RunRow
 from cohort.store.publish import sweep_temporary
 from cohort.tables.commit import commit
+from pipelines.candidate import (
+    StageChange,
+    candidate_path,
+    changed_stages,
+    discard,
+    finish_promotion,
+    has_candidate,
+    open_candidate,
+    promote,
+    waiting_change,
+    withdraw_from_candidate,
+)
 from pipelines.chain import Chain, chain_stages
 from pipelines.config import RunConfig, resolved_toml
+from pipelines.gate import accepts
 from pipelines.index import FileIndex, update_index
 from pipelines.job import Job, Workers, prepare
 from pipelines.load import AGREEMENT_LIMIT
 from pipelines.lock import only_run
 from pipelines.plan import Plan, make_plan, why
 from pipelines.progress import Progress
+from pipelines.report import write_report
+from pipelines.run_facts import record_software
+from pipelines.run_log import RunLog, run_folder
 from pipelines.summary import Summary, count_exams, mark_gone
 from pipelines.survey import note_unmatched_subjects, withdraw
 from pipelines.wanted import refresh_wanted
@@ -42,6 +58,7 @@ def run(
     retry_failed: bool = False,
     command: str = "run",
     stop: Callable[[], bool] = NEVER,
+    accept: bool = False,
 ) -> Summary:
     """Process an archive into a store.
 
@@ -51,6 +68,7 @@ def run(
     retry_failed : try stages again that failed with the same fingerprint, and open unreadable files again
     command : name of the command, for the table `runs`
     stop : asked before each batch of work; once true the run ends when what it has begun is done
+    accept : let numbers that new weights, code or base models changed become current, whatever the limits say
 
     Raises
     ------
@@ -60,9 +78,12 @@ def run(
     with only_run(store, command, progress.note), ExitStack() as resources:
         sweep_temporary(store)
         job = prepare(archive.resolve(), store.resolve(), config, subjects, progress)
+        log = resources.enter_context(RunLog(job.store, job.run_id))
+        progress.keep_notes(log.note)
+        _record(job, command)
         workers = Workers(job, resources)
         planned = plan_run(job, workers, retry_failed=retry_failed)
-        chain = Chain(job, planned.plan, planned.index, ledgers=planned.ledgers, root=job.store)
+        chain = Chain(job, planned.plan, planned.index, ledgers=planned.ledgers, root=planned.root, log=log)
         if planned.plan.todo.num_rows:
             progress.plan(planned.plan.stages)
             try:
@@ -75,7 +96,20 @@ def run(
                 )
             finally:
                 chain.flush()
-        return _finish(job, planned, chain, command)
+        return _finish(job, planned, chain, command, accept=accept)
+
+
+def _record(job: Job, command: str) -> None:
+    """Write what the run works with, before it works: a run that is killed leaves that, too."""
+    (run_folder(job.store, job.run_id) / "config.toml").write_text(resolved_toml(job.config))
+    record_software(
+        job.store,
+        job.run_id,
+        command=command,
+        device=job.device,
+        networks=job.networks,
+        base_models=job.artefacts.base_models,
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,22 +120,52 @@ class Planned:
     n_exams: int
     """In the archive."""
     n_gone: int
-    plan: Plan
-    ledgers: Sequence[Path]
+    changed: tuple[StageChange, ...]
+    """Stages whose numbers new weights, code or base models change; where there are any, the run is gated."""
+    ledgers: tuple[Path, ...]
     """Folders of tables with the attempts that the plan has considered."""
+    plan: Plan
+
+    @property
+    def root(self) -> Path:
+        """Folder whose tables get the results: the store, or its candidate in a gated run."""
+        return self.ledgers[-1]
 
 
-def plan_run(job: Job, workers: Workers, *, retry_failed: bool) -> Planned:
-    """Bring the file index and the choice of series up to date, withdraw what is gone, and plan the rest."""
+def plan_run(job: Job, workers: Workers, *, retry_failed: bool, dry: bool = False) -> Planned:
+    """Bring the file index and the choice of series up to date, withdraw what is gone, and plan the rest.
+
+    Parameters
+    ----------
+    dry : leave numbers that wait for acceptance as they are
+    """
+    if finish_promotion(job.store):
+        job.progress.note("an acceptance of new numbers that had been interrupted is finished")
     index = update_index(job, workers, retry_failed=retry_failed)
     note_unmatched_subjects(job)
     here = refresh_wanted(job, workers, index)
     gone = withdraw(job.store, here.exam_ids, here.unchosen)
     mark_gone(job.store, job.run_id, gone)
-    ledgers = (job.store,)
-    return Planned(
-        index, len(here.exam_ids), len(gone), make_plan(ledgers, job.store, retry_failed=retry_failed), ledgers
-    )
+    withdraw_from_candidate(job.store, gone)
+    changed = changed_stages(job.store, job.artefacts)
+    ledgers = _ledgers(job, changed, dry=dry)
+    plan = make_plan(ledgers, job.store, retry_failed=retry_failed)
+    return Planned(index, len(here.exam_ids), len(gone), changed, ledgers, plan)
+
+
+def _ledgers(job: Job, changed: Sequence[StageChange], *, dry: bool) -> tuple[Path, ...]:
+    """The store; in a gated run also the folder where numbers wait, made or gone on with."""
+    if dry:
+        waits = changed and waiting_change(job.store) == job.artefacts.models
+        return (job.store, candidate_path(job.store)) if waits else (job.store,)
+    if changed:
+        stages = ", ".join(f"{one.stage} ({one.n_exams} exams)" for one in changed)
+        job.progress.note(f"weights, code or base models changed: {stages}. New numbers wait until they are accepted")
+        return (job.store, open_candidate(job.store, job.artefacts.models, note=job.progress.note))
+    if has_candidate(job.store):
+        job.progress.note("numbers that waited for acceptance are dropped: weights, code and base models are the old")
+        discard(job.store)
+    return (job.store,)
 
 
 @dataclass(frozen=True)
@@ -150,7 +214,7 @@ def preview(
     """
     with only_run(store, "dry run", progress.note), ExitStack() as resources:
         job = prepare(archive.resolve(), store.resolve(), config, subjects, progress)
-        planned = plan_run(job, Workers(job, resources), retry_failed=retry_failed)
+        planned = plan_run(job, Workers(job, resources), retry_failed=retry_failed, dry=True)
         rows = why(planned.ledgers, job.store, job.artefacts, planned.plan).to_pylist()
     exams: dict[str, list[str]] = {exam_id: [] for exam_id in planned.plan.exam_ids}
     for row in rows:
@@ -160,10 +224,12 @@ def preview(
     return Preview(planned.n_exams, len(exams), dict(planned.plan.stages), reasons, exams)
 
 
-def _finish(job: Job, planned: Planned, chain: Chain, command: str) -> Summary:
-    """Record the run in the table `runs` and in STORE/runs/<run_id>/."""
+def _finish(job: Job, planned: Planned, chain: Chain, command: str, *, accept: bool) -> Summary:
+    """Judge a change, record the run in the table `runs`, and write its summary and report."""
     n_pending = planned.plan.todo.num_rows - chain.n_ended
+    change = _judge(job, accept=accept, n_pending=n_pending) if planned.changed else None
     disagree = chain.largest_difference is not None and chain.largest_difference > AGREEMENT_LIMIT
+    reason = "engines_disagree" if disagree else "change_held" if change == "held" else None
     statuses, reasons = count_exams(job.store)
     run_row = RunRow(
         run_id=job.run_id,
@@ -183,15 +249,30 @@ def _finish(job: Job, planned: Planned, chain: Chain, command: str) -> Summary:
         n_pending=n_pending,
         stages_run=chain.n_executed,
         ended="stopped" if n_pending else "complete",
-        status="flagged" if disagree else "ok",
-        reason="engines_disagree" if disagree else None,
+        change=change,
+        status="flagged" if reason else "ok",
+        reason=reason,
         opensim_checked=chain.n_checked,
         opensim_max_difference=chain.largest_difference,
     )
     summary = Summary(run_row, reasons, planned.index.unusable_files(), job.store)
     commit(job.store, job.run_id, {"runs": [run_row]}, touched={})
-    folder = job.store / "runs" / job.run_id
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.toml").write_text(resolved_toml(job.config))
-    (folder / "summary.json").write_text(summary.to_json() + "\n")
+    (run_folder(job.store, job.run_id) / "summary.json").write_text(summary.to_json() + "\n")
+    write_report(job.store, job.run_id)
     return summary
+
+
+def _judge(job: Job, *, accept: bool, n_pending: int) -> str:
+    """Compare waiting numbers with the current ones, and let them become current where the gate is open: held or
+    accepted. While exams are left to be redone nothing is judged."""
+    if n_pending:
+        return "held"
+    from pipelines.change import compare_change  # plots and statistics: not for runs without a change
+    from pipelines.change_report import write_change_report
+
+    report = compare_change(job.store)
+    write_change_report(report, job.config.gate, run_folder(job.store, job.run_id) / "change")
+    if not (accept or accepts(report, job.config.gate)):
+        return "held"
+    promote(job.store, job.run_id)
+    return "accepted"

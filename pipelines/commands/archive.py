@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 
 RETRY = click.option("--retry-failed", is_flag=True, help="Try failed stages and unreadable files again.")
 STRICT = click.option("--strict", is_flag=True, help="Exit with 1 if any exam failed or the run is flagged.")
+ACCEPT = click.option(
+    "--accept",
+    is_flag=True,
+    help="Let numbers that new weights or code changed become current, beyond the limits, too.",
+)
 
 
 @click.command(name="run")
@@ -33,6 +38,7 @@ STRICT = click.option("--strict", is_flag=True, help="Exit with 1 if any exam fa
 @CONFIG
 @SUBJECTS
 @RETRY
+@ACCEPT
 @STRICT
 @JSON
 def run_command(
@@ -41,6 +47,7 @@ def run_command(
     config_path: Path | None,
     subjects: Path | None,
     retry_failed: bool,
+    accept: bool,
     strict: bool,
     as_json: bool,
 ) -> None:
@@ -54,7 +61,7 @@ def run_command(
       cohort run /data/archive --store /data/store --subjects subjects.csv --config cohort.toml
       cohort run /data/archive --store /data/store --json --strict > summary.json
     """
-    options = RunOptions(archive, store, config_path, subjects, retry_failed=retry_failed)
+    options = RunOptions(archive, store, config_path, subjects, retry_failed=retry_failed, accept=accept)
     _process(options, command="run", until=None, strict=strict, as_json=as_json)
 
 
@@ -66,6 +73,7 @@ def run_command(
 @click.option("--until", metavar="HH:MM", help="Start no more work after this time; the next night goes on.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done and why; nothing is processed.")
 @RETRY
+@ACCEPT
 @STRICT
 @JSON
 def nightly(
@@ -76,6 +84,7 @@ def nightly(
     until: str | None,
     dry_run: bool,
     retry_failed: bool,
+    accept: bool,
     strict: bool,
     as_json: bool,
 ) -> None:
@@ -90,7 +99,7 @@ def nightly(
       cohort nightly /data/archive --store /data/store --dry-run
       cohort nightly /data/archive --store /data/store --until 06:00 --strict --json >> nights.jsonl
     """
-    options = RunOptions(archive, store, config_path, subjects, retry_failed=retry_failed)
+    options = RunOptions(archive, store, config_path, subjects, retry_failed=retry_failed, accept=accept)
     if dry_run:
         _preview(options, as_json=as_json)
     else:
@@ -106,6 +115,7 @@ class RunOptions:
     config_path: Path | None
     subjects: Path | None
     retry_failed: bool
+    accept: bool
 
 
 def _process(options: RunOptions, *, command: str, until: str | None, strict: bool, as_json: bool) -> None:
@@ -124,6 +134,7 @@ def _process(options: RunOptions, *, command: str, until: str | None, strict: bo
             retry_failed=options.retry_failed,
             command=command,
             stop=stop,
+            accept=options.accept,
         )
     click.echo(summary.to_json()) if as_json else print_summary(summary)
     if strict and (summary.run.n_failed or summary.run.status != "ok"):
