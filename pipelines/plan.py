@@ -10,14 +10,16 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import duckdb
 import pyarrow as pa
 
 from cohort.tables.buckets import table_dataset
-from pipelines.exams import Artefacts
 from pipelines.fingerprint import STAGES
+
+if TYPE_CHECKING:
+    from pipelines.exams import Artefacts
 
 PASSING_REASONS: Final = ("disk_full",)
 """Failures of the surroundings, not of the exam: the next run tries again."""

@@ -18,8 +18,7 @@ from cohort.tables.buckets import read_rows
 from cohort.tables.schema import arrow_schema
 from cohort.tables.sql import connect
 from pipelines.disk_use import DiskUse, disk_use, free_bytes
-from pipelines.fingerprint import STAGES
-from pipelines.plan import PASSING_REASONS
+from pipelines.plan import make_plan
 
 SILENT_AFTER_S: Final = 120.0
 """A run whose lock has had no sign of life for so long is not called working (own choice: many heartbeats)."""
@@ -114,7 +113,7 @@ def store_status(store: Path) -> StoreStatus:
             working=working,
             runs=_last_runs(store, tables, working),
             exams=exam_counts(tables),
-            pending=_pending(tables),
+            pending=dict(make_plan(_ledgers(store), store).stages),
             held_exams=_one(tables, _HELD),
             by_month=dict(tables.sql(_BY_MONTH).fetchall()),
             flags=[FlagShare(*row) for row in tables.execute(_FLAGS, [MOST_FLAGS]).fetchall()],
@@ -150,38 +149,6 @@ _FLAGS: Final = """
 """
 
 
-_COMPARED: Final = """
-    with wanted_stages as (
-        unpivot (select exam_id, {stages} from wanted) on {stages} into name stage value fingerprint
-    ), attempts as (
-        select exam_id, fingerprint, status, reason from ledger
-        union all select exam_id, fingerprint, status, reason from held
-    ), tried as (
-        select exam_id, fingerprint, status in ('refused', 'failed') as bad
-        from attempts where status <> 'failed' or not list_contains(?, reason)
-    )
-    select stage, count(*) filter (bad is null), count(distinct exam_id) filter (bad)
-    from wanted_stages left join tried using (exam_id, fingerprint) group by stage
-"""
-"""Per stage, exams whose wanted fingerprint was not tried yet, and those for which it was refused or failed."""
-
-
-def _pending(tables: duckdb.DuckDBPyConnection) -> dict[str, int]:
-    """Stage -> exams that the next run works on: the rules of `pipelines.plan` without `--retry-failed`.
-
-    A stage that was refused or failed bars those after it, and took their attempts away when it did.
-    """
-    statement = _COMPARED.format(stages=", ".join(STAGES))
-    found = {stage: counts for stage, *counts in tables.execute(statement, [list(PASSING_REASONS)]).fetchall()}
-    pending, n_barred = {}, 0
-    for stage in STAGES:
-        n_untried, n_bad = found.get(stage, (0, 0))
-        if n_untried > n_barred:
-            pending[stage] = n_untried - n_barred
-        n_barred += n_bad
-    return pending
-
-
 def _last_runs(store: Path, tables: duckdb.DuckDBPyConnection, working: Working) -> list[LastRun]:
     """The newest runs of the table, and those that left only a folder: run_id sorts by time."""
     columns = "run_id, command, started_at, seconds, ended, status, reason, change, stages_run, n_pending"
@@ -203,12 +170,16 @@ def folder_names(folder: Path) -> list[str]:
         return [entry.name for entry in entries if entry.is_dir()]
 
 
+def _ledgers(store: Path) -> list[Path]:
+    """Folders of tables with attempts: the store, and what waits in STORE/candidate."""
+    candidate = store / "candidate"
+    return [store, candidate] if (candidate / "tables" / "_store.json").exists() else [store]
+
+
 def _held_attempts(store: Path) -> pa.Table:
     """Ledger of what waits in STORE/candidate; empty where nothing does."""
-    candidate = store / "candidate"
-    if not (candidate / "tables" / "_store.json").exists():
-        return arrow_schema("ledger").empty_table()
-    return read_rows(candidate, "ledger")
+    folders = _ledgers(store)
+    return read_rows(folders[1], "ledger") if len(folders) > 1 else arrow_schema("ledger").empty_table()
 
 
 def who_works(store: Path) -> Working:

@@ -99,7 +99,7 @@ def measured(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         found.exam_id,
         "measure",
         FINGERPRINT,
-        MeasureTask(store, converted.path, "labels.zarr", VertebraCount(), overlays=True),
+        MeasureTask(store, converted.path, "labels.zarr", VertebraCount(), review=store),
     )
     result = measure(item)
     base = {sex: build_base_model(name, folder / f"{name}.osim") for sex, name in (("M", "male"), ("F", "female"))}

@@ -14,12 +14,10 @@ from rich.table import Table
 
 from cohort.reasons import REASONS
 from pipelines.commands.options import ARCHIVE, CONFIG, JSON, STORE, SUBJECTS
-from pipelines.config import read_config
-from pipelines.progress import Progress
-from pipelines.summary import Summary
 
 if TYPE_CHECKING:
     from pipelines.run import Preview
+    from pipelines.summary import Summary
     from pipelines.survey import Survey
 
 
@@ -119,7 +117,9 @@ class RunOptions:
 
 
 def _process(options: RunOptions, *, command: str, until: str | None, strict: bool, as_json: bool) -> None:
-    from pipelines.run import run  # torch and opensim take a second to import: not for --help
+    from pipelines.config import read_config  # torch and opensim take a second to import: not for --help
+    from pipelines.progress import Progress
+    from pipelines.run import run
     from pipelines.stopping import seconds_until, stopping
 
     config = read_config(options.config_path)
@@ -142,6 +142,8 @@ def _process(options: RunOptions, *, command: str, until: str | None, strict: bo
 
 
 def _preview(options: RunOptions, *, as_json: bool) -> None:
+    from pipelines.config import read_config
+    from pipelines.progress import Progress
     from pipelines.run import preview
 
     with Progress() as progress:
@@ -173,6 +175,8 @@ def scan(archive: Path, store: Path, config_path: Path | None, subjects: Path | 
       cohort sql "select reason, count(*) from files group by reason" --store /data/store
       cohort sql "select axial_reason, count(*) from exams group by 1" --store /data/store
     """
+    from pipelines.config import read_config
+    from pipelines.progress import Progress
     from pipelines.survey import survey
 
     with Progress() as progress:

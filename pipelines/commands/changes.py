@@ -11,11 +11,11 @@ from rich.console import Console
 from rich.table import Table
 
 from pipelines.commands.options import CONFIG, JSON, STORE
-from pipelines.config import GateConfig, read_config
 from pipelines.lock import only_run
 
 if TYPE_CHECKING:
     from pipelines.change import ChangeReport
+    from pipelines.config import GateConfig
 
 
 MAX_BREACHES: Final = 20
@@ -46,6 +46,7 @@ def show(store: Path, config_path: Path | None, as_json: bool) -> None:
     from pipelines.candidate import candidate_path
     from pipelines.change import compare_change
     from pipelines.change_report import change_json, write_change_report
+    from pipelines.config import read_config
 
     gate = read_config(config_path).gate
     with only_run(store, "changes show", note):

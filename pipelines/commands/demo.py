@@ -8,15 +8,15 @@ from pathlib import Path
 import click
 
 from pipelines.commands.archive import print_summary
-from pipelines.config import RunConfig
-from pipelines.progress import Progress
 
 
 @click.command()
 @click.option("--folder", type=click.Path(path_type=Path), default=Path("demo"), show_default=True)
 def demo(folder: Path) -> None:
     """Write a synthetic archive of eight exams, run the whole chain on it, and query the result."""
+    from pipelines.config import RunConfig
     from pipelines.demo import PLANS, answers, draw_pictures, write_demo_archive
+    from pipelines.progress import Progress
     from pipelines.run import run
 
     started = time.monotonic()

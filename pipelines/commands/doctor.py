@@ -15,7 +15,6 @@ from rich.table import Table
 
 from cluster.config import PROFILES
 from pipelines.commands.options import CONFIG, JSON, StoreFolder
-from pipelines.config import read_config
 
 if TYPE_CHECKING:
     from cluster.checks import Check
@@ -43,6 +42,7 @@ def doctor(
       cohort doctor --cluster slurm --config cohort.toml --store /shared/store --archive /shared/archive
     """
     from pipelines import doctor as examination  # torch takes a second to import: not for --help
+    from pipelines.config import read_config
 
     config = read_config(config_path)
     config = replace(config, cluster=examination.for_profile(config.cluster, profile))
