@@ -8,6 +8,7 @@ and some after it, but never a broken file and never half the rows of one key.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -45,7 +46,9 @@ KEY_COLUMNS: Final[dict[str, tuple[str, ...]]] = {
 }
 """Rows are replaced by these columns, and bucketed by the first; all other tables by exam_id."""
 
-_STAGING_PREFIX: Final = ".tmp-"
+STAGING_PREFIX: Final = ".tmp-"
+PUBLISHING: Final = ".publishing"
+"""File in STORE/tables that a commit locks while it moves its files, so that a snapshot is of no half commit."""
 _STAGING_MAX_AGE_S: Final = 86_400.0
 _JOIN: Final = "\x1f"  # unit separator: cannot occur in a pseudonym or a stage name
 
@@ -87,7 +90,7 @@ def read_marker(store: Path) -> tuple[int, int]:
 
 
 def _sweep(root: Path) -> None:
-    for left in root.glob(f"{_STAGING_PREFIX}*"):
+    for left in root.glob(f"{STAGING_PREFIX}*"):
         if time.time() - left.stat().st_mtime > _STAGING_MAX_AGE_S:
             shutil.rmtree(left, ignore_errors=True)  # another process may sweep at the same time
 
@@ -196,16 +199,21 @@ class Staging:
 
     def publish(self) -> None:
         """Move every file in place, in the order they were added; each move is atomic."""
-        for part, target in self._waiting:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(part, target)
-        self._waiting.clear()
+        handle = os.open(self.path.parent / PUBLISHING, os.O_CREAT | os.O_RDWR, 0o644)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            for part, target in self._waiting:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(part, target)
+            self._waiting.clear()
+        finally:
+            os.close(handle)
 
 
 @contextmanager
 def staging(store: Path) -> Iterator[Staging]:
     """Open a staging folder on the store's own file system, hidden from every reader; removed at the end."""
-    path = store / "tables" / f"{_STAGING_PREFIX}{uuid.uuid4().hex}"
+    path = store / "tables" / f"{STAGING_PREFIX}{uuid.uuid4().hex}"
     path.mkdir(parents=True)
     try:
         yield Staging(path)
@@ -279,7 +287,7 @@ def remove_exams(store: Path, exam_ids: Collection[str]) -> None:
     with_exams = [table for table in TABLES if table not in kept and "exam_id" in arrow_schema(table).names]
     with staging(store) as area:
         for table in sorted(with_exams, key=lambda name: name != "ledger"):
-            area.add_each(bucket_files(store, table), lambda path, table=table: _without(path, table, exam_ids))
+            area.add_each(bucket_files(store, table), partial(_without, table=table, exam_ids=exam_ids))
         area.publish()
 
 
