@@ -9,6 +9,7 @@ from cohort.errors import CohortError, is_disk_full
 from pipelines.commands.archive import run_command, scan
 from pipelines.commands.demo import demo
 from pipelines.commands.export import export
+from pipelines.commands.maintenance import compact, fsck, gc, migrate
 from pipelines.commands.tables import schema, sql
 from pipelines.commands.training import train
 from pipelines.commands.validation import validate
@@ -42,4 +43,6 @@ def main() -> None:
 
 
 for command in (demo, scan, run_command, sql, schema, export, train, validate, phantom_dicom):
+    main.add_command(command)
+for command in (gc, fsck, compact, migrate):
     main.add_command(command)
