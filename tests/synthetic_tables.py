@@ -52,7 +52,7 @@ def result_path(exam_id: str, stage: str) -> str | None:
     return name and f"exams/{exam_id[:2]}/{exam_id}/{name.format(fingerprint(exam_id, stage)[:12])}"
 
 
-def synthetic_rows(n_exams: int, *, seed: int = 0, run_id: str = RUN_ID) -> Rows:
+def synthetic_rows(n_exams: int, *, seed: int = 0, run_id: str = RUN_ID, ages: tuple[int, int] = (20, 85)) -> Rows:
     """Rows of every table.
 
     Each fifth exam is a second one of the subject before it, two to eight years later. Exam 3 is refused by selection,
@@ -72,7 +72,7 @@ def synthetic_rows(n_exams: int, *, seed: int = 0, run_id: str = RUN_ID) -> Rows
     rows |= {"curvature": [], "loads": [], "quality": [], "wanted": [], "ledger": [], "runs": []}
     before: ExamRow | None = None
     for number in range(n_exams):
-        exam = _exam_row(number, rng, before)
+        exam = _exam_row(number, rng, before, ages)
         before = exam
         rows["exams"].append(exam)
         _add_index(rows, exam)
@@ -85,13 +85,13 @@ def synthetic_rows(n_exams: int, *, seed: int = 0, run_id: str = RUN_ID) -> Rows
     return rows
 
 
-def write_synthetic_store(store: Path, n_exams: int = 30, *, seed: int = 0, run_id: str = RUN_ID) -> Rows:
+def write_synthetic_store(store: Path, n_exams: int = 30, **options: Any) -> Rows:
     """Commit `synthetic_rows` and lay the files down that the ledger names; returns the rows."""
-    rows = synthetic_rows(n_exams, seed=seed, run_id=run_id)
+    rows = synthetic_rows(n_exams, **options)
     for row in rows["ledger"]:
         if row.path:
             _lay_down(store / row.path)
-    commit(store, run_id, rows, touched={})
+    commit(store, rows["runs"][0].run_id, rows, touched={})
     return rows
 
 
@@ -104,10 +104,10 @@ def _lay_down(path: Path) -> None:
         (path / "zarr.json").write_text('{"zarr_format": 3, "node_type": "group", "attributes": {}}')
 
 
-def _exam_row(number: int, rng: np.random.Generator, before: ExamRow | None) -> ExamRow:
+def _exam_row(number: int, rng: np.random.Generator, before: ExamRow | None, ages: tuple[int, int]) -> ExamRow:
     again = number % 5 == 4 and before is not None
     sex = str(rng.choice(["F", "M"]))
-    age = float(rng.integers(20, 85))
+    age = float(rng.integers(*ages))
     height, weight = rng.normal(1.66 if sex == "F" else 1.79, 0.06), rng.normal(70 if sex == "F" else 84, 10)
     if again and before is not None:
         sex, age, height = (

@@ -121,7 +121,7 @@ def test_newer_and_far_older_stores_are_left_alone(old: Path) -> None:
     marker = old / "tables" / "_store.json"
     marker.write_text(json.dumps({"buckets": 64, "schema_version": SCHEMA_VERSION + 1}))
     for act in (migrate, lambda store: read_rows(store, "discs")):
-        with pytest.raises(StoreError, match="newer than this software.*install the version"):
+        with pytest.raises(StoreError, match=r"newer than this software.*install the version"):
             act(old)
     for path in (old / "tables").rglob("*.parquet"):
         rows = pq.ParquetFile(path).read()

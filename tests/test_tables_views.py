@@ -159,6 +159,15 @@ def test_percentiles_need_enough_subjects_and_are_those_of_the_ok_rows(tmp_path:
     assert (found["n"], found["n_subjects"], found["p50"]) == (len(heights), 1, None)
 
 
+@pytest.mark.parametrize(
+    ("age", "band"), [(8.0, "00-09"), (50.0, "50-59"), (55.0, "50-59"), (59.9, "50-59"), (90.0, "90+"), (None, None)]
+)
+def test_age_bands_are_decades(age: float | None, band: str | None) -> None:
+    sql = f"select {views()['exams_wide'].columns[11].sql} from (select ?::double as age_years)"
+    assert views()["exams_wide"].columns[11].name == "age_band"
+    assert duckdb.execute(sql, [age]).fetchall() == [(band,)]
+
+
 def test_exams_that_left_the_archive_are_in_no_wide_view(tmp_path: Path) -> None:
     rows = synthetic_rows(2)
     rows["exams"][0] = replace(rows["exams"][0], status="gone", reason="gone")

@@ -250,7 +250,7 @@ def _written(folders: Iterable[Path]) -> pa.Table:
 
 
 def _orphans(connection: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
-    """Exams that other tables know and `exams` does not; selection is done again for those without a row in `wanted`."""
+    """Exams that only other tables know. Those without a row in `wanted` are selected again by the next run."""
     mended = "SELECT exam_id FROM attempts ANTI JOIN wanted USING (exam_id)"
     for table in ("series", "wanted", "ledger"):
         orphans = f"SELECT exam_id FROM {table} ANTI JOIN exams USING (exam_id)"

@@ -93,9 +93,9 @@ _WORST: Final = (
     "CASE WHEN bool_or(status = 'refused') THEN 'refused' WHEN bool_or(status = 'flagged') THEN 'flagged' "
     "WHEN count(status) > 0 THEN 'ok' END"
 )
+_DECADE: Final = "floor(age_years / 10)::INT * 10"  # not age_years // 10, which divides a double without rounding down
 _AGE_BAND: Final = (
-    "CASE WHEN age_years >= 90 THEN '90+' ELSE format('{0:02d}-{1:02d}', "
-    "(age_years // 10)::INT * 10, (age_years // 10)::INT * 10 + 9) END"
+    f"CASE WHEN age_years >= 90 THEN '90+' ELSE format('{{0:02d}}-{{1:02d}}', {_DECADE}, {_DECADE} + 9) END"
 )
 _LOADS: Final = f"loads WHERE engine = 'batch' AND convention = '{CONVENTION}'"
 
