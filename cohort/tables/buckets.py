@@ -243,11 +243,14 @@ def stage_replacement(store: Path, table: str, keys: Collection[Key], rows: Sequ
     keyed = [(row_key(table, row), row) for row in rows]
     if strays := {key for key, _ in keyed} - wanted:
         raise ValueError(f"table {table}: rows of {len(strays)} keys that are not being replaced")
-    new: defaultdict[Path, list[Any]] = defaultdict(list)
+    new: defaultdict[int, list[Any]] = defaultdict(list)
     for key, row in keyed:
-        new[bucket_file(store, table, bucket_of(key[0], n_buckets))].append(row)
-    touched = {bucket_file(store, table, bucket): some for bucket, some in _by_bucket(wanted, n_buckets).items()}
-    area.add_each(list(touched), lambda path: _replaced(path, table, touched[path], new.get(path, [])))
+        new[bucket_of(key[0], n_buckets)].append(row)
+    touched = _by_bucket(wanted, n_buckets)
+    buckets = {bucket_file(store, table, bucket): bucket for bucket in touched}
+    area.add_each(
+        list(buckets), lambda path: _replaced(path, table, touched[buckets[path]], new.get(buckets[path], []))
+    )
 
 
 def _by_bucket(keys: Iterable[Key], n_buckets: int) -> dict[int, list[Key]]:
