@@ -77,9 +77,9 @@ def synthetic_rows(n_exams: int, *, seed: int = 0, run_id: str = RUN_ID, ages: t
         rows["exams"].append(exam)
         _add_index(rows, exam)
         _add_ledger(rows, exam, number, run_id)
-        if exam.status != "refused":
+        if number != 3:
             _add_anatomy(rows, exam, number, rng)
-        if exam.status != "refused" and number != 9:
+        if number not in (3, 9):
             _add_loads(rows, exam, number, rng)
     rows["runs"].append(_run_row(rows, run_id))
     return rows

@@ -21,7 +21,7 @@ ANSWERS: dict[int, tuple[list[str], int]] = {
     1: (["age_band", "sex", "n", "median_mm"], 4),
     2: (["n", "r", "per_decade"], 1),
     3: (["level", "n", "r"], 5),
-    4: ([*"subject_id level years_between earlier_value later_value difference same_vendor status".split()], 90),
+    4: ([*"subject_id level years_between earlier_value later_value difference same_vendor status".split()], 95),
     5: (["task", "reason", "status", "n_exams"], 5),
     6: (["status", "reason", "n"], 8),
     7: (["level", "value", "status", "n_subjects", "p5", "p25", "p50", "p75", "p95"], 5),

@@ -35,7 +35,16 @@ def polars_of_open_files(folder: Path) -> pl.DataFrame:
         return pl.read_parquet([files.enter_context(path.open("rb")) for path in sorted(folder.glob("*/*.parquet"))])
 
 
-BESIDE_A_COMMIT = {"pandas": READERS["pandas"], "polars": polars_of_open_files, "DuckDB": READERS["DuckDB"]}
+def cohort_sql(folder: Path) -> pl.DataFrame:
+    return pl.from_arrow(query(folder.parent.parent, f"select * from {folder.name} where exam_id is not null"))
+
+
+BESIDE_A_COMMIT = {
+    "pandas": READERS["pandas"],
+    "polars": polars_of_open_files,
+    "DuckDB": READERS["DuckDB"],
+    "cohort sql": cohort_sql,
+}
 
 COMMITS = """
 import dataclasses, sys

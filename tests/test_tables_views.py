@@ -22,7 +22,8 @@ from cohort.tables.dictionary import dictionary_of, view_types
 from cohort.tables.export import export_duckdb, export_files
 from cohort.tables.snapshot import snapshot
 from cohort.tables.sql import query
-from cohort.tables.views import MIN_SUBJECTS, views
+from cohort.tables.view import MIN_SUBJECTS
+from cohort.tables.views import views
 from pipelines.cli import main
 from tests.synthetic_tables import pseudonym, synthetic_rows, write_synthetic_store
 

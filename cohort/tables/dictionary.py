@@ -12,7 +12,8 @@ from cohort.errors import ConfigurationError
 from cohort.loading.tasks import DEFAULT_TASKS
 from cohort.rows import TABLES
 from cohort.tables.schema import SCHEMA_VERSION, arrow_schema, row_class
-from cohort.tables.views import DISCS, VERTEBRAE, Column, View, create_views, level_name, views
+from cohort.tables.view import DISCS, VERTEBRAE, Column, View, level_name
+from cohort.tables.views import create_views, views
 from cohort.terms import LUMBAR_VERTEBRAE, MUSCLES, SIDES
 
 _TYPES: Final = {"VARCHAR": "string", "BIGINT": "int64", "DOUBLE": "double", "BOOLEAN": "bool"}

@@ -222,12 +222,10 @@ def _unvouched(connection: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
 
 def _lost(connection: duckdb.DuckDBPyConnection, store: Path) -> Iterator[Finding]:
     """Exams that the ledger vouches for, with rows in the history of that very run, and none in the table."""
+    runs = [run for (run,) in connection.execute("SELECT DISTINCT run_id FROM ledger ORDER BY 1").fetchall()]
     for stage, tables in STAGE_TABLES.items():
         for table in tables:
-            folders = sorted((store / "history" / table).glob("run=*"))
-            if not folders:
-                continue
-            connection.register("written", _written(folders))
+            connection.register("written", _written(store / "history" / table, runs))
             lost = (
                 f"SELECT exam_id FROM ledger SEMI JOIN written USING (exam_id, run_id) "
                 f"ANTI JOIN {table} USING (exam_id) "
@@ -238,14 +236,13 @@ def _lost(connection: duckdb.DuckDBPyConnection, store: Path) -> Iterator[Findin
                 yield Finding("lost", "wrong", text, table, stage=stage, exam_ids=exams)
 
 
-def _written(folders: Iterable[Path]) -> pa.Table:
-    """Exam and run of all rows in a table's history."""
-    parts = []
-    for folder in folders:
-        for path in folder.glob("part-*.parquet"):
+def _written(history: Path, runs: Iterable[str]) -> pa.Table:
+    """Exam and run of all rows that these runs wrote into a table's history."""
+    parts = [pa.table({"exam_id": pa.array([], pa.string()), "run_id": pa.array([], pa.string())})]
+    for run_id in runs:
+        for path in (history / f"run={run_id}").glob("part-*.parquet"):
             exams = pc.unique(pq.ParquetFile(path).read(["exam_id"])["exam_id"])
-            run = pa.array([folder.name.removeprefix("run=")] * len(exams), pa.string())
-            parts.append(pa.table({"exam_id": exams, "run_id": run}))
+            parts.append(pa.table({"exam_id": exams, "run_id": pa.array([run_id] * len(exams), pa.string())}))
     return pa.concat_tables(parts)
 
 
