@@ -13,6 +13,7 @@ from pipelines.commands.changes import changes
 from pipelines.commands.demo import demo
 from pipelines.commands.doctor import cluster, doctor
 from pipelines.commands.export import export
+from pipelines.commands.maintenance import compact, fsck, gc, migrate
 from pipelines.commands.status import report, status
 from pipelines.commands.tables import schema, sql
 from pipelines.commands.training import train
@@ -50,6 +51,7 @@ COMMANDS: Final = (
     *(demo, doctor, cluster),
     *(scan, run_command, nightly, status, report, changes),
     *(sql, schema, export),
+    *(fsck, gc, compact, migrate),
     *(train, validate, phantom_dicom),
 )
 for command in COMMANDS:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cohort.reasons import REASONS
-from cohort.tables.schema import data_dictionary
+from cohort.tables.dictionary import data_dictionary
 
 ROOT = Path(__file__).parents[1]
 

@@ -18,13 +18,16 @@ import pytest
 from click.testing import CliRunner
 
 from cohort.archive.pseudonym import Pseudonyms
-from cohort.tables.buckets import read_objects
+from cohort.store.garbage import Grace
+from cohort.tables.buckets import bucket_count, bucket_file, bucket_of, read_objects, read_rows
+from cohort.tables.fsck import fsck, wrong
 from cohort.tables.ledger import read_ledger
 from models.phantom.dicom import ROOT, write_exam
 from models.phantom.exam import ExamPlan, make_exam
 from pipelines.cli import main
 from pipelines.config import ClusterConfig, LoadConfig, PrivacyConfig, RunConfig
 from pipelines.demo import answers, draw_pictures
+from pipelines.maintenance import check, collect_garbage
 from pipelines.progress import Progress
 from pipelines.run import run
 from pipelines.summary import Summary
@@ -126,6 +129,23 @@ def test_the_rest_completes(finished: tuple[Place, Summary]) -> None:
     assert summary.run.opensim_max_difference < 0.005
     without = loads[loads.exam_id == place.exam_id(WITHOUT_AXIAL)]
     assert set(without.strength_source) == {"default"}
+
+
+def test_store_ledger_and_tables_agree_and_nothing_is_garbage(finished: tuple[Place, Summary]) -> None:
+    store = finished[0].store
+    assert fsck(store, deep=True) == []
+    assert collect_garbage(store, grace=Grace(result_s=0.0, gone_s=0.0), dry_run=True) == []
+
+
+def test_damaged_tables_and_results_are_repaired_by_the_next_run(place: Place) -> None:
+    exam_id = place.exam_id(WITH_AXIAL)
+    before = {table: read_rows(place.store, table).to_pylist() for table in ("discs", "muscles", "curvature")}
+    bucket_file(place.store, "discs", bucket_of(exam_id, bucket_count(place.store))).write_bytes(b"PAR1")
+    assert [one.check for one in check(place.store, deep=False, mend=False)] == ["damaged"]
+    assert wrong(check(place.store, deep=False, mend=True)) == []
+    assert place.run().run.stages_run == 2
+    assert fsck(place.store, deep=True) == []
+    assert {table: read_rows(place.store, table).to_pylist() for table in before} == before
 
 
 def test_a_second_run_does_nothing_and_starts_no_worker(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pytest
 
 from cohort.rows import TABLES, CurvatureRow, DiscRow, FileRow, RunRow
-from cohort.tables.schema import SCHEMA_VERSION, arrow_schema, data_dictionary, rows_to_table
+from cohort.tables.dictionary import data_dictionary
+from cohort.tables.schema import SCHEMA_VERSION, arrow_schema, rows_to_table
 
 DISC = DiscRow(
     exam_id="e1",

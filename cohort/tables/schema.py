@@ -59,6 +59,12 @@ def arrow_schema(table: str) -> pa.Schema:
     return pa.schema(columns, metadata={"table": table, "schema_version": str(SCHEMA_VERSION)})
 
 
+def description(table: str, column: str) -> str:
+    """What a column of a table means; `KeyError` where there is no such column."""
+    text: bytes = arrow_schema(table).field(column).metadata[b"description"]
+    return text.decode()
+
+
 def _arrow_column(table: str, declared: pa.Field, values: list[Any]) -> pa.Array:
     """One column, checked: what is wrong is named by table and column, the value itself is never repeated."""
     where = f"table {table}, column {declared.name}"
@@ -87,20 +93,3 @@ def rows_to_table(table: str, rows: Sequence[Any]) -> pa.Table:
         raise ValueError(f"table {table} holds {row_class(table).__name__}, not {found.__name__}")
     columns = [_arrow_column(table, column, [getattr(row, column.name) for row in rows]) for column in schema]
     return pa.Table.from_arrays(columns, schema=schema)
-
-
-def data_dictionary() -> str:
-    """Markdown text with one section per table: every column, its type, whether it may be null, and what it means."""
-    sections = [f"# Tables (schema version {SCHEMA_VERSION})"]
-    for table in TABLES:
-        summary = (row_class(table).__doc__ or "").strip().splitlines()[0]
-        lines = [f"## `{table}`", "", summary, "", "| column | type | null | meaning |", "|---|---|---|---|"]
-        lines += [_dictionary_line(column) for column in arrow_schema(table)]
-        sections.append("\n".join(lines))
-    return "\n\n".join(sections) + "\n"
-
-
-def _dictionary_line(column: pa.Field) -> str:
-    meaning = column.metadata[b"description"].decode().replace("|", "\\|")
-    kind = "list of double" if pa.types.is_list(column.type) else str(column.type)
-    return f"| `{column.name}` | {kind} | {'yes' if column.nullable else 'no'} | {meaning} |"

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 import click
 
 from cohort.store.layout import store_path
+from pipelines.commands.options import JSON, STORE
 
 if TYPE_CHECKING:
+    from cohort.tables.export import ExportedTable
     from pipelines.export_osim import Exported
 
 
@@ -43,6 +45,70 @@ def osim(exam_id: str, store: str, task: str, output: Path | None, as_json: bool
 
     done = export_osim(store_path(store), exam_id, task, output)
     click.echo(json.dumps(_as_object(done), indent=1) if as_json else _as_text(done))
+
+
+OUTPUT = click.option("--output", required=True, type=click.Path(path_type=Path), help="New folder.")
+NAMES = click.option("--table", "names", multiple=True, help="A table or view; can be given again. All if none is.")
+
+
+@export.command()
+@STORE
+@OUTPUT
+@NAMES
+@JSON
+def csv(store: Path, output: Path, names: tuple[str, ...], as_json: bool) -> None:
+    """Write tables and views as CSV files, all of one moment even while a run is committing.
+
+    \b
+    Examples:
+      cohort export csv --store /data/store --output csv
+      cohort export csv --store /data/store --output wide --table exams_wide --table levels
+    """
+    from cohort.tables.export import export_files
+
+    _print_exported(export_files(store, output, "csv", names), output, as_json)
+
+
+@export.command()
+@STORE
+@OUTPUT
+@NAMES
+@JSON
+def parquet(store: Path, output: Path, names: tuple[str, ...], as_json: bool) -> None:
+    """Write tables and views as one plain Parquet file each, all of one moment even while a run is committing.
+
+    \b
+    Examples:
+      cohort export parquet --store /data/store --output tables
+      cohort export parquet --store /data/store --output features --table features
+    """
+    from cohort.tables.export import export_files
+
+    _print_exported(export_files(store, output, "parquet", names), output, as_json)
+
+
+@export.command(name="duckdb")
+@STORE
+@click.option("--output", required=True, type=click.Path(path_type=Path), help="New file.")
+@JSON
+def duckdb_file(store: Path, output: Path, as_json: bool) -> None:
+    """Write one DuckDB file with all tables and views, explained by comments.
+
+    \b
+    Examples:
+      cohort export duckdb --store /data/store --output cohort.duckdb
+      duckdb cohort.duckdb "select * from percentiles where feature = 'disc_height_mm'"
+    """
+    from cohort.tables.export import export_duckdb
+
+    _print_exported(export_duckdb(store, output), output, as_json)
+
+
+def _print_exported(done: list[ExportedTable], output: Path, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps({"output": str(output), "rows": {one.name: one.rows for one in done}}, indent=1))
+    else:
+        click.echo(f"{output}: " + ", ".join(f"{one.name} {one.rows}" for one in done))
 
 
 def _as_object(done: Exported) -> dict[str, object]:

@@ -15,12 +15,13 @@ from pipelines.commands.options import STORE
 @STORE
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
 def sql(statement: str, store: Path, as_csv: bool) -> None:
-    """Answer one SELECT over the current tables.
+    """Answer one SELECT over the current tables and views.
 
     \b
     Examples:
       cohort sql "select level, avg(height_mm) from discs group by level" --store /data/store
       cohort sql "describe loads" --store /data/store
+      cohort sql "select * from percentiles where feature = 'disc_height_mm'" --store /data/store
     """
     from cohort.tables.sql import query
 
@@ -29,12 +30,20 @@ def sql(statement: str, store: Path, as_csv: bool) -> None:
 
 
 @click.command()
+@click.argument("name", required=False)
 @click.option("--reasons", is_flag=True, help="List the reason codes instead.")
-def schema(reasons: bool) -> None:
-    """Print the data dictionary of all tables (Markdown)."""
+def schema(name: str | None, reasons: bool) -> None:
+    """Print the data dictionary (Markdown) of one table or view, or of all.
+
+    \b
+    Examples:
+      cohort schema discs
+      cohort schema exams_wide
+      cohort schema --reasons
+    """
     if reasons:
         click.echo("\n".join(f"{code}: {text}" for code, text in REASONS.items()))
         return
-    from cohort.tables.schema import data_dictionary
+    from cohort.tables.dictionary import data_dictionary, dictionary_of
 
-    click.echo(data_dictionary())
+    click.echo(dictionary_of(name) if name else data_dictionary())
