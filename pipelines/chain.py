@@ -19,7 +19,7 @@ from pipelines.load import LoadTask, engine_difference, load
 from pipelines.measure import MeasureTask, measure
 from pipelines.outcome import Outcome, WorkItem, commit_outcomes, each, ledger_row
 from pipelines.plan import Plan
-from pipelines.segment import SegmentTask, segment
+from pipelines.segment import SegmentTask, segment_batch
 from pipelines.window import Stage
 
 COMMIT_EVERY_S = 15.0
@@ -29,9 +29,10 @@ COMMIT_EVERY_S = 15.0
 def chain_stages(job: Job) -> tuple[Stage, ...]:
     """How each stage is run. Loads are solved one exam a task: OpenSim's sample takes seconds, the rest
     milliseconds."""
+    segment = job.config.segment
     return (
         Stage("convert", "CPU", partial(each, convert), time_limit_s=job.config.convert.time_limit_s),
-        Stage("segment", "GPU", partial(each, segment)),
+        Stage("segment", "GPU", segment_batch, segment.exams_per_task(job.device), segment.time_limit_s),
         Stage("measure", "CPU", partial(each, measure)),
         Stage("load", "CPU", partial(each, load)),
     )
