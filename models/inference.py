@@ -56,11 +56,15 @@ class Network:
         """Whether its memory is not the main memory."""
         return self.device != "cpu"
 
+    @property
+    def step_px(self) -> int:
+        """Rows and columns are padded to whole steps."""
+        down_samplings: int = 2**self.contract.levels
+        return max(down_samplings, GRID_PX) if self.on_gpu else down_samplings
+
     def input_shape(self, size: Size) -> Size:
         """Padded rows and columns of slices of a size."""
-        multiple = 2**self.contract.levels
-        step = max(multiple, GRID_PX) if self.on_gpu else multiple
-        return size[0] + -size[0] % step, size[1] + -size[1] % step
+        return size[0] + -size[0] % self.step_px, size[1] + -size[1] % self.step_px
 
 
 @dataclass(frozen=True, eq=False)
@@ -275,19 +279,27 @@ def _found(small: Tensor, native: Sequence[int], *, with_masks: bool) -> Found:
     """Probabilities [slice, class, row, column], not masks, are resampled to the native grid."""
     probability = interpolate(small, size=list(native), mode="bilinear", align_corners=False)
     masks = probability > 0.5
-    best = probability.max(dim=1)
-    winner = torch.where(best.values > 0.5, best.indices + 1, 0).to(torch.uint8)
-    n_pixels = masks.sum((2, 3))
-    return Found(winner, _bits(probability, masks, n_pixels), n_pixels, masks if with_masks else None)
+    bits, n_pixels = _tally(probability, masks)
+    return Found(_winner(probability, masks), bits, n_pixels, masks if with_masks else None)
 
 
-def _bits(probability: Tensor, masks: Tensor, n_pixels: Tensor) -> Tensor:
-    """[slice, class] sum of the binary entropy inside the masks, float64."""
-    if probability.is_cuda:  # the few pixels inside can only be gathered by waiting for the GPU
-        return torch.where(masks, _entropy(probability), 0.0).sum((2, 3), dtype=torch.float64)
-    inside = _entropy(probability[masks].double())
-    sums = [part.sum() for part in torch.split(inside, n_pixels.flatten().tolist())]
-    return torch.stack(sums).reshape(n_pixels.shape)
+def _winner(probability: Tensor, masks: Tensor) -> Tensor:
+    """`Found.winner`; of equally likely classes the first. Class by class, for which a CPU needs less time than for
+    `Tensor.max` over classes."""
+    winner, best = masks[:, 0].to(torch.uint8), probability[:, 0]
+    for k in range(1, masks.shape[1]):
+        winner.masked_fill_(masks[:, k] & (probability[:, k] > best), k + 1)
+        best = torch.maximum(best, probability[:, k])
+    return winner
+
+
+def _tally(probability: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+    """`Found.bits` and `Found.n_pixels`."""
+    if probability.is_cuda:  # to gather the few pixels inside, one would have to wait for the GPU
+        return torch.where(masks, _entropy(probability), 0.0).sum((2, 3), dtype=torch.float64), masks.sum((2, 3))
+    inside = [p[m] for p, m in zip(probability.flatten(0, 1), masks.flatten(0, 1), strict=True)]
+    bits = torch.stack([_entropy(p.double()).sum() for p in inside])
+    return bits.reshape(masks.shape[:2]), torch.tensor([len(p) for p in inside]).reshape(masks.shape[:2])
 
 
 def _entropy(probability: Tensor) -> Tensor:
