@@ -4,8 +4,8 @@ python benchmarks/segment.py [--exams 8] [--device cpu] [--quick] [--json]
 
 An exam is a slice of a phantom 13 times in 512 x 512 pixels, sagittal, and one 36 times in 384 x 384, axial, each time
 with other noise. One by one: an exam is read, every network run over every stack, the label store written, and the next
-exam begun. Batched: `segment_batch`, as `cohort run` calls it. Both take turns, the best of two counts, and their labels
-are compared. Memory is the peak of the process after a batch of 4 exams, and after one of 16.
+exam begun. Batched: `segment_batch`, as `cohort run` calls it. Both take turns, the best of two counts, and their
+labels are compared. Memory is the peak of the process after a batch of 4 exams, and after one of 16.
 
 On a GPU also: the rate of the forward passes against the rate of a large bf16 matrix product on the same GPU (FLOP by
 torch.utils.flop_counter, empty slices of a batch included; time by CUDA events around each pass), and the share of the

@@ -26,10 +26,12 @@ from models.registry import load_network, read_contract
 from pipelines.outcome import Outcome, WorkItem, failure, guarded, log_failure
 from pipelines.read_ahead import read_ahead
 from pipelines.segment_io import (
+    Message,
     Opened,
     SegmentTask,
     Slices,
     StackUnderWay,
+    Unreadable,
     n_slices,
     publish_labels,
     read_slices,
@@ -46,9 +48,10 @@ BATCHES_READ_AHEAD: Final = 2
 """Slices that wait for the networks, in batches (own choice: one is taken while the next is made)."""
 BATCHES_WAITING: Final = 4
 """Slices that wait for others of their shape, in batches; with more, the oldest go on alone (own choice)."""
-THREADS: Final = {False: 1, True: 4}
-"""Whether there is a GPU -> threads that read, and as many that write (working value: one of each keeps up with a
-network on a CPU; it has not been measured how many a GPU takes)."""
+THREADS_BESIDE_CPU: Final = 1
+"""Threads that read, and as many that write: one of each keeps up with networks on a CPU."""
+THREADS_BESIDE_GPU: Final = 4
+"""Working value: how many keep up with a GPU has not been measured."""
 DEVICE_LOST_EXIT: Final = 70
 """Exit status of a worker that has lost its GPU: EX_SOFTWARE of sysexits.h."""
 
@@ -83,6 +86,7 @@ def segment_batch(items: Sequence[WorkItem]) -> list[Outcome]:
     try:
         networks = open_networks(items[0].task)
     except Exception as error:  # weights that are missing or damaged
+        _end_worker_if_lost(error)
         return [_failure(item, error, seconds=0.0) for item in items]
     return segment_exams(networks, items)
 
@@ -98,7 +102,7 @@ def open_networks(task: SegmentTask) -> dict[str, Network]:
 
 def segment_exams(networks: Mapping[str, Network], items: Sequence[WorkItem]) -> list[Outcome]:
     """`segment_batch` by networks that are there; they, and `batch_slices`, are those of the first item's task."""
-    n_threads = THREADS[any(network.on_gpu for network in networks.values())]
+    n_threads = THREADS_BESIDE_GPU if any(network.on_gpu for network in networks.values()) else THREADS_BESIDE_CPU
     batch_slices: int = items[0].task.batch_slices
     numbered = list(enumerate(items))
     sources = [read_slices(numbered[k::n_threads], networks, batch_slices) for k in range(min(n_threads, len(items)))]
@@ -142,15 +146,16 @@ class _Work:
         """Exam -> time spent on it: its reading, its share of the batches."""
         self._done: dict[int, Outcome | Future[Outcome]] = {}
 
-    def take(self, message: Opened | Slices) -> None:
+    def take(self, message: Message) -> None:
         """Go on with what has been read."""
         self._seconds[message.number] += message.seconds
-        if isinstance(message, Slices):
-            self._add(message)
-        elif message.error is not None:
-            self._fail(message.number, message.error)
-        else:
-            self._open(message)
+        match message:
+            case Opened():
+                self._open(message)
+            case Slices():
+                self._add(message)
+            case Unreadable():
+                self._fail(message.number, message.error)
 
     def outcomes(self) -> list[Outcome]:
         """Finish everything."""

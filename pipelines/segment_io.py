@@ -56,12 +56,12 @@ class StackUnderWay:
 
 @dataclass(frozen=True, eq=False)
 class Opened:
-    """An exam could be read, or not."""
+    """The slices of an exam come next."""
 
     number: int
+    """Of the exam in its batch."""
     stacks: list[StackUnderWay]
     seconds: float
-    error: Exception | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,31 +69,43 @@ class Slices:
     """Slices in front of the networks."""
 
     number: int
-    """Of the exam in its batch."""
     stack: int
     first: int
     image: Tensor
+    """As `Piece.image`."""
     seconds: float
 
 
-def n_slices(message: Opened | Slices) -> int:
+@dataclass(frozen=True, eq=False)
+class Unreadable:
+    """An exam that cannot be read, or that no network may be given."""
+
+    number: int
+    error: Exception
+    seconds: float
+
+
+Message = Opened | Slices | Unreadable
+
+
+def n_slices(message: Message) -> int:
+    """Slices that a message holds."""
     return len(message.image) if isinstance(message, Slices) else 0
 
 
 def read_slices(
     numbered: Sequence[tuple[int, WorkItem]], networks: Mapping[str, Network], batch_slices: int
-) -> Iterator[Opened | Slices]:
-    """Read one exam after another, in a thread."""
+) -> Iterator[Message]:
+    """Read one exam after another, at most `batch_slices` of a stack at once."""
     for number, item in numbered:
         started = time.perf_counter()
         try:
             stacks = read_exam(item.task.store / item.task.exam_path).stacks
-            opened = [StackUnderWay(_without_pixels(stack), _sizes(stack, networks)) for stack in stacks]
-        except Exception as error:
-            yield Opened(number, [], time.perf_counter() - started, error)
-            continue
-        yield Opened(number, opened, time.perf_counter() - started)
-        yield from _slices(number, stacks, networks, batch_slices)
+            under_way = [StackUnderWay(_without_pixels(stack), _sizes(stack, networks)) for stack in stacks]
+            yield Opened(number, under_way, time.perf_counter() - started)
+            yield from _slices(number, stacks, networks, batch_slices)
+        except Exception as error:  # becomes the exam's outcome
+            yield Unreadable(number, error, time.perf_counter() - started)
 
 
 def _sizes(stack: ImageStack, networks: Mapping[str, Network]) -> dict[str, Size]:
