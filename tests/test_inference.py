@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -221,6 +224,29 @@ def test_openvino_sends_no_usage_statistics(tmp_path: Path) -> None:
     plain = code.replace("models.openvino_vnet", "openvino")
     with pytest.raises(subprocess.CalledProcessError):  # without our care it is imported
         subprocess.run([sys.executable, "-c", plain], check=True, capture_output=True)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="only Linux ties threads to cores here")
+def test_openvino_leaves_the_choice_of_cores_to_the_system() -> None:
+    pytest.importorskip("openvino")
+    network, batch = VNet(VNetConfig(1, 3, 8)).eval(), torch.rand(4, 1, 128, 128)
+    logits(network, batch, "openvino")
+    thread, allowed, done = threading.get_native_id(), os.sched_getaffinity(0), threading.Event()
+    seen = []
+
+    def watch() -> None:
+        while not done.is_set():
+            seen.append(os.sched_getaffinity(thread))
+            time.sleep(0.001)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    for _ in range(5):
+        logits(network, batch, "openvino")
+    done.set()
+    watcher.join()
+    assert seen
+    assert all(one == allowed for one in seen)
 
 
 def test_openvino_sees_new_weights() -> None:
