@@ -83,6 +83,13 @@ class Piece:
     def __len__(self) -> int:
         return len(self.image)
 
+    def by_itself(self) -> Piece:
+        """The same, not holding the memory of slices that it was cut from."""
+        if self.image.untyped_storage().nbytes() == self.image.nbytes:
+            return self
+        image = self.image.clone()
+        return replace(self, image=image.pin_memory() if self.image.is_pinned() else image)
+
 
 @dataclass(frozen=True, eq=False)
 class Found:

@@ -192,7 +192,7 @@ class _Work:
             if _total(batch) == self._batch_slices:
                 self._launch(key[0], batch)
             else:
-                self._waiting[key] = batch
+                self._waiting[key] = [piece.by_itself() for piece in batch]
 
     def _launch_oldest(self) -> None:
         """The shape whose first slices have waited longest; a dict keeps the order in which it was filled."""
