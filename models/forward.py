@@ -6,7 +6,7 @@ Every arithmetic reads the same single-precision weights; a test compares their 
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import Literal
+from typing import Final, Literal
 
 import torch
 from torch import Tensor
@@ -30,6 +30,24 @@ def has_bf16(device: str) -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     read = getattr(torch.cpu, "get_capabilities", dict)  # torch before 2.11 cannot say: single precision then
     return bool({"avx512_bf16", "amx_bf16"} & {name for name, has in read().items() if has is True})
+
+
+_LOST: Final = ("CUDA error", "CUDA driver error", "cuDNN error", "CUBLAS_STATUS", "CUDNN_STATUS")
+"""How torch begins, or what it quotes, when a call of CUDA or of its libraries has failed (`c10/cuda/CUDAException.h`,
+`aten/src/ATen/cuda/Exceptions.h`)."""
+
+
+def is_device_lost(error: BaseException) -> bool:
+    """Say if an error is one after which a process can do nothing more with its GPU: any of CUDA but out of memory.
+
+    CUDA reports errors late and then again with every call, until the process ends.
+    """
+    if isinstance(error, torch.OutOfMemoryError):
+        return False
+    accelerator_error = getattr(torch, "AcceleratorError", None)  # torch 2.8 and later
+    if accelerator_error is not None and isinstance(error, accelerator_error):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _LOST)
 
 
 @torch.inference_mode()

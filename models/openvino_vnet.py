@@ -35,8 +35,16 @@ def openvino_logits(network: VNet, batch: Tensor) -> Tensor:
 
 
 def compile_network(network: VNet) -> Any:
-    """Compile for any batch and size, in bfloat16 where the processor has it, in as many threads as torch uses."""
-    settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+    """Compile for any batch and size, in bfloat16 where the processor has it, in as many threads as torch uses.
+
+    Threads may run on any core: by default OpenVINO ties them to the first ones, those of every process on the machine
+    to the same.
+    """
+    settings = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "ENABLE_CPU_PINNING": False,
+    }
     return openvino.Core().compile_model(build(network), "CPU", settings)
 
 

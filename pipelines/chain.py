@@ -22,7 +22,7 @@ from pipelines.measure import MEASURE_BATCH, MeasureTask, measure
 from pipelines.outcome import Outcome, WorkItem, commit_outcomes, each, ledger_row
 from pipelines.plan import Plan
 from pipelines.run_log import RunLog
-from pipelines.segment import SegmentTask, segment
+from pipelines.segment import SegmentTask, segment_batch
 from pipelines.summary import exam_row
 from pipelines.wanted import EXAMS_PER_READ, read_exam_rows
 from pipelines.window import Stage
@@ -40,14 +40,15 @@ def chain_stages(job: Job) -> tuple[Stage, ...]:
     The loads of a batch of exams are one solve. Exams that OpenSim solves again have a queue of their own, one exam a
     task: they take seconds where others take milliseconds, and nobody waits for them.
     """
-    load_config = job.config.load
-    opensim_s = load_config.opensim_timeout_s * len(job.artefacts.tasks)
+    config = job.config
+    opensim_s = config.load.opensim_timeout_s * len(job.artefacts.tasks)
+    exams_per_pass = config.segment.exams_per_task(job.device)
     return (
-        Stage("convert", "CPU", partial(each, convert), time_limit_s=job.config.convert.time_limit_s),
-        Stage("segment", "GPU", partial(each, segment)),
-        Stage("measure", "CPU", partial(each, measure), MEASURE_BATCH, job.config.measure.time_limit_s),
-        Stage("load", "CPU", load_batch, exams_at_once(job.base_models.values()), load_config.time_limit_s),
-        Stage(CHECKED, "CPU", partial(each, load), time_limit_s=load_config.time_limit_s + opensim_s),
+        Stage("convert", "CPU", partial(each, convert), time_limit_s=config.convert.time_limit_s),
+        Stage("segment", "GPU", segment_batch, exams_per_pass, config.segment.time_limit_s),
+        Stage("measure", "CPU", partial(each, measure), MEASURE_BATCH, config.measure.time_limit_s),
+        Stage("load", "CPU", load_batch, exams_at_once(job.base_models.values()), config.load.time_limit_s),
+        Stage(CHECKED, "CPU", partial(each, load), time_limit_s=config.load.time_limit_s + opensim_s),
     )
 
 

@@ -59,11 +59,24 @@ class SegmentConfig:
     """Label array -> name of a shipped network, or path or URL of your own's JSON file; those not given keep theirs."""
     batch_slices: int = 16
     """Slices of one forward pass."""
+    batch_exams: int | None = None
+    """Exams of one task, whose slices share forward passes; 8 on a CPU and 32 on a GPU when not given."""
+    time_limit_s: float = 600.0
+    """Per exam; a worker whose task takes as long as its exams together may is ended."""
 
     def __post_init__(self) -> None:
         _reject_unknown(self.networks, NETWORKS, "segment.networks")
         object.__setattr__(self, "networks", {**NETWORKS, **self.networks})
         _check(self.batch_slices >= 1, f"segment.batch_slices is at least 1, not {self.batch_slices}")
+        _check(
+            self.batch_exams is None or self.batch_exams >= 1,
+            f"segment.batch_exams is at least 1, not {self.batch_exams}",
+        )
+        _check(self.time_limit_s > 0, f"segment.time_limit_s is positive, not {self.time_limit_s}")
+
+    def exams_per_task(self, device: str) -> int:
+        """So many that a task lasts some ten seconds on a CPU (measured) and some seconds on a GPU (an estimate)."""
+        return self.batch_exams or (8 if device == "cpu" else 32)
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,8 @@ def test_values_are_read_with_their_types(tmp_path: Path) -> None:
     [segment]
     networks = { disc = "mine.json" }
     batch_slices = 8
+    batch_exams = 12
+    time_limit_s = 90
     [load]
     tasks = ["standing"]
     opensim_sample = 1
@@ -62,6 +64,7 @@ def test_values_are_read_with_their_types(tmp_path: Path) -> None:
         "vertebral_body": "vertebral_body",
         "muscle": "muscle",
     }
+    assert (config.segment.batch_slices, config.segment.batch_exams, config.segment.time_limit_s) == (8, 12, 90.0)
     assert config.load == LoadConfig(tasks=("standing",), opensim_sample=1.0)
     assert config.load.all_tasks == (STANDING,)
     assert isinstance(config.load.opensim_sample, float)
@@ -129,6 +132,9 @@ def test_values_are_read_with_their_types(tmp_path: Path) -> None:
         ("[gate]\nleast_persons = 1", "gate.least_persons is at least 2"),
         ("[measure]\ntime_limit_s = 0", "measure.time_limit_s is positive"),
         ("[load]\ntime_limit_s = -1", "load.time_limit_s is positive"),
+        ("[segment]\nbatch_slices = 0", "segment.batch_slices is at least 1, not 0"),
+        ("[segment]\nbatch_exams = 0", "segment.batch_exams is at least 1, not 0"),
+        ("[segment]\ntime_limit_s = 0", "segment.time_limit_s is positive"),
         ("[cluster", "not TOML"),
     ],
 )

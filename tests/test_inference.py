@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,12 +18,22 @@ import torch
 from pydicom import dcmread
 
 from cohort.agreement.overlap import dice
+from cohort.anatomy.orientation import cropped
 from cohort.errors import ConfigurationError, RefusedError
 from cohort.geometry import StackGeometry
 from cohort.stacks import ImageStack, Plane
 from cohort.terms import MUSCLE_LABELS, MUSCLES, SACRAL_BODY, SIDES, VERTEBRAL_BODY
 from models.forward import Arithmetic, logits, usable_arithmetic
-from models.inference import Segmentation, segment_stack
+from models.inference import (
+    GRID_PX,
+    Network,
+    Piece,
+    Segmentation,
+    launch,
+    network_size,
+    normalised_slices,
+    segment_stack,
+)
 from models.phantom.exam import ExamPlan, make_exam, stack_image, t1_contrast
 from models.phantom.sampling import cut
 from models.registry import NetworkContract, load_network, read_contract
@@ -53,7 +66,10 @@ def _stack(plane: Plane, image: npt.NDArray[np.uint16], spacing_mm: tuple[float,
 
 def _segmented(name: str, stack: ImageStack, arithmetic: Arithmetic) -> dict[str, npt.NDArray[np.bool_]]:
     network, contract = _network(name)
-    found = segment_stack(network, contract, stack, batch_slices=4, device="cpu", arithmetic=arithmetic)
+    found = segment_stack(
+        network, contract, stack, batch_slices=4, device="cpu", arithmetic=arithmetic, with_masks=True
+    )
+    assert found.masks is not None
     return dict(zip(contract.classes, found.masks, strict=True))
 
 
@@ -155,12 +171,16 @@ def test_labels_do_not_depend_on_the_batch(
     network, contract = _network("muscle")
 
     def run(part: ImageStack, batch_slices: int) -> Segmentation:
-        return segment_stack(network, contract, part, batch_slices=batch_slices, device="cpu", arithmetic=arithmetic)
+        return segment_stack(
+            network, contract, part, batch_slices=batch_slices, device="cpu", arithmetic=arithmetic, with_masks=True
+        )
 
     whole = run(stack, 8)
     for batch_slices in (1, 3):
         again = run(stack, batch_slices)
+        assert again.masks is not None
         assert np.array_equal(again.masks, whole.masks)
+        assert np.array_equal(again.winner, whole.winner)
         assert again.entropy == whole.entropy
     alone = _stack("axial", stack.image[3:4], (0.9, 0.9))
     assert np.array_equal(run(alone, 8).winner[0], whole.winner[3])
@@ -175,7 +195,8 @@ def test_the_fastest_arithmetic_is_the_default(
     named = segment_stack(
         network, contract, stack, batch_slices=1, device="cpu", arithmetic=usable_arithmetic("cpu")[0]
     )
-    assert np.array_equal(default.masks, named.masks)
+    assert np.array_equal(default.winner, named.winner)
+    assert default.masks is None
     assert default.entropy == named.entropy
 
 
@@ -205,6 +226,29 @@ def test_openvino_sends_no_usage_statistics(tmp_path: Path) -> None:
         subprocess.run([sys.executable, "-c", plain], check=True, capture_output=True)
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="only Linux ties threads to cores here")
+def test_openvino_leaves_the_choice_of_cores_to_the_system() -> None:
+    pytest.importorskip("openvino")
+    network, batch = VNet(VNetConfig(1, 3, 8)).eval(), torch.rand(4, 1, 128, 128)
+    logits(network, batch, "openvino")
+    thread, allowed, done = threading.get_native_id(), os.sched_getaffinity(0), threading.Event()
+    seen = []
+
+    def watch() -> None:
+        while not done.is_set():
+            seen.append(os.sched_getaffinity(thread))
+            time.sleep(0.001)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    for _ in range(5):
+        logits(network, batch, "openvino")
+    done.set()
+    watcher.join()
+    assert seen
+    assert all(one == allowed for one in seen)
+
+
 def test_openvino_sees_new_weights() -> None:
     pytest.importorskip("openvino")
     network, batch = VNet(VNetConfig(1, 1, 2)).eval(), torch.rand(1, 1, 16, 16)
@@ -212,6 +256,41 @@ def test_openvino_sees_new_weights() -> None:
     with torch.no_grad():
         network.head.bias.add_(3.0)
     assert torch.allclose(logits(network, batch, "openvino"), before + 3.0, atol=0.1)
+
+
+class OnGpuGrid(Network):
+    """On a CPU, padded as on a GPU."""
+
+    @property
+    def step_px(self) -> int:
+        return GRID_PX
+
+
+@pytest.mark.parametrize("name", ["vertebral_body", "disc"])
+def test_padding_to_the_grid_of_a_gpu_moves_next_to_no_label(
+    phantom: dict[Plane, tuple[ImageStack, dict[str, npt.NDArray[np.bool_]]]], name: str
+) -> None:
+    """The one difference between the devices, besides rounding, that can be seen without a GPU."""
+    whole, box = phantom["sagittal"][0], (slice(0, 250), slice(20, 225))
+    stack = dataclasses.replace(whole, image=whole.image[:, *box], geometry=cropped(whole.geometry, box))
+    module, contract = _network(name)
+    size = network_size(stack, contract)
+    ((_, image),) = normalised_slices(stack, 3, pinned=False)
+    shapes, winners = [], []
+    for kind in (Network, OnGpuGrid):
+        network = kind(module, contract, "cpu", "fp32")
+        ((_, found),) = launch(network, [Piece((0,), 0, image, size)], batch_slices=3).wait()
+        shapes.append(network.input_shape(size))
+        winners.append(found.winner.numpy())
+    assert shapes == [(208, 160), (224, 160)]
+    assert dice(winners[0] > 0, winners[1] > 0) > 0.995
+
+
+def test_a_batch_has_one_shape() -> None:
+    network = Network(*_network("muscle"), "cpu", "fp32")
+    pieces = [Piece((0,), 0, torch.zeros(1, side, side), (side, side)) for side in (32, 64)]
+    with pytest.raises(ValueError, match=r"a batch has one shape, not \[\(32, 32\), \(64, 64\)\]"):
+        launch(network, pieces, batch_slices=2)
 
 
 @pytest.mark.gpu
@@ -225,7 +304,10 @@ def test_a_gpu_finds_what_single_precision_finds(
     network = load_network("vertebral_body", contract.weights_sha256, "cuda")
     exact = _segmented("vertebral_body", stack, "fp32")
     for arithmetic in usable_arithmetic("cuda"):
-        found = segment_stack(network, contract, stack, batch_slices=3, device="cuda", arithmetic=arithmetic)
+        found = segment_stack(
+            network, contract, stack, batch_slices=3, device="cuda", arithmetic=arithmetic, with_masks=True
+        )
+        assert found.masks is not None
         for structure, mask in zip(contract.classes, found.masks, strict=True):
             assert dice(mask, truth[structure]) == pytest.approx(dice(exact[structure], truth[structure]), abs=0.005)
 

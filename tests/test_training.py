@@ -129,7 +129,7 @@ def test_inference_gives_the_same_masks_in_every_axis_order(saved: Path) -> None
     rotated = segment_stack(
         network, contract, ImageStack("sagittal", 0, flipped, turned, None), batch_slices=3, device="cpu"
     )
-    assert as_acquired.masks.shape == (2, 3, 50, 61)
+    assert as_acquired.winner.shape == (3, 50, 61)
     assert np.array_equal(rotated.winner.transpose(0, 2, 1)[:, ::-1], as_acquired.winner)
 
 

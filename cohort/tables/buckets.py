@@ -253,14 +253,14 @@ def stage_replacement(store: Path, table: str, keys: Collection[Key], rows: Sequ
     new: defaultdict[int, list[Any]] = defaultdict(list)
     for key, row in keyed:
         new[bucket_of(key[0], n_buckets)].append(row)
-    touched = _by_bucket(wanted, n_buckets)
+    touched = by_bucket(wanted, n_buckets)
     buckets = {bucket_file(store, table, bucket): bucket for bucket in touched}
     area.add_each(
         list(buckets), lambda path: _replaced(path, table, touched[buckets[path]], new.get(buckets[path], []))
     )
 
 
-def _by_bucket(keys: Iterable[Key], n_buckets: int) -> dict[int, list[Key]]:
+def by_bucket(keys: Iterable[Key], n_buckets: int) -> dict[int, list[Key]]:
     groups: defaultdict[int, list[Key]] = defaultdict(list)
     for key in keys:
         groups[bucket_of(key[0], n_buckets)].append(key)
@@ -270,14 +270,14 @@ def _by_bucket(keys: Iterable[Key], n_buckets: int) -> dict[int, list[Key]]:
 def _replaced(path: Path, table: str, keys: list[Key], rows: list[Any]) -> pa.Table | None:
     """New content of a bucket; None where there is nothing to take away and nothing to add."""
     old = read_bucket(path, table) if path.exists() else arrow_schema(table).empty_table()
-    kept = old.filter(pc.invert(_has_key(old, key_columns(table), keys)))
+    kept = old.filter(pc.invert(has_key(old, key_columns(table), keys)))
     if not rows and kept.num_rows == old.num_rows:
         return None
     order = [(column, "ascending") for column in key_columns(table)]
     return pa.concat_tables([kept, rows_to_table(table, rows)]).sort_by(order)
 
 
-def _has_key(table: pa.Table, columns: tuple[str, ...], keys: list[Key]) -> pa.Array:
+def has_key(table: pa.Table, columns: tuple[str, ...], keys: list[Key]) -> pa.Array:
     joined = pc.binary_join_element_wise(*(table[column] for column in columns), _JOIN)
     return pc.is_in(joined, value_set=pa.array([_JOIN.join(key) for key in keys], pa.string()))
 

@@ -18,12 +18,12 @@ from cohort.errors import StoreError
 from cohort.tables.buckets import (
     Key,
     Staging,
-    _bucket_file,
-    _by_bucket,
-    _has_key,
-    _read_file,
     bucket_count,
+    bucket_file,
+    by_bucket,
+    has_key,
     key_columns,
+    read_bucket,
     staging,
 )
 from cohort.tables.schema import arrow_schema
@@ -60,10 +60,10 @@ def _stage(
 ) -> None:
     """Add the new content of every touched bucket, without new rows where the old ones are only forgotten."""
     for table, keys in touched.items():
-        for bucket, members in _by_bucket(keys, bucket_count(store)).items():
-            path = _bucket_file(store, table, bucket)
+        for bucket, members in by_bucket(keys, bucket_count(store)).items():
+            path = bucket_file(store, table, bucket)
             old = _rows(path, table)
-            kept = old.filter(pc.invert(_has_key(old, key_columns(table), members)))
+            kept = old.filter(pc.invert(has_key(old, key_columns(table), members)))
             new = _of_keys(source, table, bucket, members) if not forget else kept.slice(0, 0)
             if new.num_rows or kept.num_rows < old.num_rows:
                 order = [(column, "ascending") for column in key_columns(table)]
@@ -75,7 +75,7 @@ def _stage_history(
 ) -> None:
     """One part per bucket with a name of its own, so that a second attempt replaces what the first one wrote."""
     for table, keys in touched.items():
-        for bucket, members in _by_bucket(keys, bucket_count(store)).items():
+        for bucket, members in by_bucket(keys, bucket_count(store)).items():
             new = _of_keys(source, table, bucket, members)
             if new.num_rows:
                 folder = store / "history" / table / f"run={run_id}"
@@ -83,9 +83,9 @@ def _stage_history(
 
 
 def _of_keys(source: Path, table: str, bucket: int, keys: list[Key]) -> pa.Table:
-    found = _rows(_bucket_file(source, table, bucket), table)
-    return found.filter(_has_key(found, key_columns(table), keys))
+    found = _rows(bucket_file(source, table, bucket), table)
+    return found.filter(has_key(found, key_columns(table), keys))
 
 
 def _rows(path: Path, table: str) -> pa.Table:
-    return _read_file(path, table) if path.exists() else arrow_schema(table).empty_table()
+    return read_bucket(path, table) if path.exists() else arrow_schema(table).empty_table()
