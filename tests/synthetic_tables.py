@@ -198,7 +198,13 @@ def _add_ledger(rows: Rows, exam: ExamRow, number: int, run_id: str) -> None:
     wanted = {stage: fingerprint(exam.exam_id, stage) for stage in stages}
     rows["wanted"].append(
         WantedRow(
-            exam_id=exam.exam_id, index_digest="0" * 32, selection_digest="1" * 32, newest_ns=1, sex=exam.sex, **wanted
+            exam_id=exam.exam_id,
+            index_digest="0" * 32,
+            selection_digest="1" * 32,
+            newest_ns=1,
+            recipe="2" * 32,
+            sex=exam.sex,
+            **wanted,
         )
     )
     if exam.reason:

@@ -105,17 +105,17 @@ def standing(rows: list[FileRow], rules: SelectRules) -> dict[str, ExamRow]:
     exams = {exam.exam_id: exam for exam in group_exams(rows, None, rules)}
     todo = {name: plan_exam(exam, ARTEFACTS) for name, exam in exams.items() if exam.sagittal}
     ledger = {
-        (one.exam_id, one.stage): LedgerRow(
-            exam_id=one.exam_id,
-            stage=one.stage,
-            fingerprint=one.fingerprint,
+        (name, stage): LedgerRow(
+            exam_id=name,
+            stage=stage,
+            fingerprint=fingerprint,
             status="ok",
             seconds=1.0,
             worker="w",
             run_id="r",
         )
-        for plan in todo.values()
-        for one in plan.wanted
+        for name, plan in todo.items()
+        for stage, fingerprint in plan.fingerprints.items()
     }
     return {name: exam_row(exam, todo.get(name), ledger) for name, exam in exams.items()}
 
