@@ -222,6 +222,17 @@ def test_deep_opens_what_the_ledger_points_to(sound: Path) -> None:
     assert {(one.check, one.stage) for one in found} == {("result", "convert"), ("result", "segment")}
 
 
+def test_a_damaged_candidate_is_named_and_the_tables_stay(store: Path) -> None:
+    shutil.copytree(store / "tables", store / "candidate" / "tables")
+    assert fsck(store) == []
+    before = read_rows(store, "discs")
+    cut(bucket_file(store / "candidate", "discs", bucket_of(EXAM, 64)))
+    found = fsck(store)
+    assert checks(found) == {("candidate_damaged", "wrong", "discs")}
+    repair(store, found)
+    assert read_rows(store, "discs").equals(before)
+
+
 def test_damaged_history_is_named(store: Path) -> None:
     cut(next((store / "history" / "series").rglob("*.parquet")))
     assert checks(fsck(store)) == {("damaged_history", "wrong", "series")}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Literal
 
@@ -95,8 +95,9 @@ def fsck(store: Path, *, deep: bool = False) -> list[Finding]:
     found = [*_bucket_findings(store), *_history_findings(store)]
     candidate = store / "candidate"
     if (candidate / "tables" / "_store.json").exists():
-        found += _bucket_findings(candidate)
-    if any(one.check == "damaged" for one in found):
+        text = "the change that waits to be accepted: remove the folder candidate and run again"
+        found += [replace(one, check=f"candidate_{one.check}", text=text) for one in _bucket_findings(candidate)]
+    if any(one.check in ("damaged", "candidate_damaged") for one in found):
         return found
     with duckdb.connect(":memory:") as connection:
         register_tables(connection, store)
@@ -201,7 +202,8 @@ def _duplicates(connection: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
         if n:
             exams = _exams(connection, twice) if "exam_id" in columns else ()
             text = f"{n} times two rows of the same {names}"
-            yield Finding("duplicate", "wrong", text, table, stage=_stage_of(table), exam_ids=exams)
+            stage = STAGES[0] if table == "ledger" else _stage_of(table)
+            yield Finding("duplicate", "wrong", text, table, stage=stage, exam_ids=exams)
 
 
 def _unvouched(connection: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
