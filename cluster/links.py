@@ -27,7 +27,7 @@ def links(client: Client) -> dict[str, str]:
     """
     address, port, dashboard = client.run_on_scheduler(_pages)
     everywhere = address in ("0.0.0.0", "::")
-    host = urlsplit(client.scheduler.address).hostname if everywhere else address
+    host = urlsplit(client.scheduler_info()["address"]).hostname if everywhere else address
     base = f"http://{host}:{port}"
     return {"metrics": f"{base}/metrics", **({"dashboard": f"{base}/status"} if dashboard else {})}
 

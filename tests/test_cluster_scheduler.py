@@ -147,7 +147,9 @@ def test_a_missing_lane_settings_that_took_no_effect_and_other_code_are_found(
 
 def test_workers_without_this_package_are_found(tmp_path: Path, environment: dict[str, str]) -> None:
     (tmp_path / "cluster").mkdir()
-    (tmp_path / "cluster" / "__init__.py").touch()  # a package of another kind, in our place
+    (tmp_path / "cluster" / "__init__.py").write_text(
+        "raise ImportError"
+    )  # in the place of ours, which may be installed
     with processes(tmp_path, environment) as cluster:
         cluster.start(*WORKER, "--resources", "CPU=1 GPU=1", folder=tmp_path)
         with open_cluster(cluster.config(), note=print) as client:
