@@ -13,7 +13,7 @@ import os
 import shutil
 import uuid
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -119,7 +119,7 @@ def decide(store: Path, run_id: str, decision: str) -> None:
         commit(store, run_id, {"runs": [replace(row, change=decision) for row in rows]}, touched={})
 
 
-def withdraw_from_candidate(store: Path, exam_ids: list[str]) -> None:
+def withdraw_from_candidate(store: Path, exam_ids: Collection[str]) -> None:
     """Take exams out of the candidate that left the archive, so that accepting it does not bring them back."""
     if not has_candidate(store):
         return

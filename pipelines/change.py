@@ -125,6 +125,16 @@ class Agreement:
         """Distance of the limits of agreement in per cent of the mean old value."""
         return self._percent(self.limits.width if self.limits else None)
 
+    @property
+    def n_before(self) -> int:
+        """Sound numbers of before, in exams that the change has been through."""
+        return (self.limits.n if self.limits else 0) + self.n_renamed + self.n_vanished
+
+    @property
+    def lost(self) -> float | None:
+        """Share of them that vanished; None where there were none."""
+        return self.n_vanished / self.n_before if self.n_before else None
+
     def _percent(self, value: float | None) -> float | None:
         return None if value is None or not self.mean_scale else 100 * value / abs(self.mean_scale)
 

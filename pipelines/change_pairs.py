@@ -265,10 +265,11 @@ _SETUP: Final = (
     """
         CREATE TEMP TABLE who AS
         SELECT exam_id, coalesce(n.vendor, o.vendor, 'unknown') AS vendor,
-            dense_rank() OVER (ORDER BY coalesce(n.subject_id, o.subject_id)) AS person,
+            dense_rank() OVER (ORDER BY coalesce(n.subject_id, o.subject_id, exam_id)) AS person,
             CAST(row_number() OVER (ORDER BY exam_id) - 1 AS INTEGER) AS exam
-        FROM (SELECT exam_id, vendor, subject_id FROM old_exams) o
-        FULL JOIN (SELECT exam_id, vendor, subject_id FROM new_exams) n USING (exam_id)
+        FROM known
+        LEFT JOIN (SELECT exam_id, vendor, subject_id FROM old_exams) o USING (exam_id)
+        LEFT JOIN (SELECT exam_id, vendor, subject_id FROM new_exams) n USING (exam_id)
     """,
     _match("vertebrae"),
     _match("discs"),

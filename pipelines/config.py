@@ -195,6 +195,8 @@ class GateConfig:
     load_width_percent: float = 20.0
     lost_exams: float = 0.01
     """Share of compared exams with results that are now refused or failed."""
+    lost_numbers: float = 0.02
+    """Share of the sound numbers of a feature that are not there any more, or refused."""
     renamed_exams: float = 0.01
     """Share of compared exams in which a vertebra or disc has another name."""
     least_persons: int = 20
@@ -207,8 +209,8 @@ class GateConfig:
             if one.type == "float":
                 value = getattr(self, one.name)
                 _check(value >= 0, f"gate.{one.name} is 0 or more, not {value}")
-        for name in ("lost_exams", "renamed_exams"):
-            _check(getattr(self, name) <= 1, f"gate.{name} is a share of exams, at most 1, not {getattr(self, name)}")
+        for name in ("lost_exams", "lost_numbers", "renamed_exams"):
+            _check(getattr(self, name) <= 1, f"gate.{name} is a share, at most 1, not {getattr(self, name)}")
         _check(self.least_persons >= 2, f"gate.least_persons is at least 2, not {self.least_persons}")
 
 

@@ -15,7 +15,7 @@ from pipelines.config import GateConfig
 
 @dataclass(frozen=True)
 class Breach:
-    """One limit that a change passes."""
+    """A limit that a change exceeds."""
 
     what: str
     """For people: feature, level and vendor, and which limit."""
@@ -30,7 +30,7 @@ class Breach:
 
 
 def verdict(report: ChangeReport, gate: GateConfig) -> tuple[Breach, ...]:
-    """Limits of the configuration that a change passes: those on exams first, then features in the report's order."""
+    """Limits of the configuration that a change exceeds: those on exams first, then features in the report's order."""
     return (*_breaches_of_exams(report, gate), *(one for a in report.agreements for one in _breaches(a, gate)))
 
 
@@ -84,23 +84,23 @@ def _breaches_of_exams(report: ChangeReport, gate: GateConfig) -> Iterator[Breac
 
 
 def _breaches(one: Agreement, gate: GateConfig) -> Iterator[Breach]:
-    if one.limits is None or not _judged(one, gate):
+    where = ", ".join(part for part in (one.title, one.level, one.vendor) if part != ALL)
+    n_persons = one.limits.n_persons if one.limits else 0
+    together = one.level == ALL and one.vendor == ALL
+    if one.lost is not None and one.lost > gate.lost_numbers and (together or one.n_before >= gate.least_persons):
+        what = f"{where}: numbers that vanished, {one.n_vanished} of {one.n_before}"
+        yield Breach(what, 100 * one.lost, 100 * gate.lost_numbers, "%", one)
+    if one.limits is None or not (together or n_persons >= gate.least_persons):
         return
     kind = one.feature.kind
     bias = one.bias_percent if kind.relative else one.limits.bias.value
     width = one.width_percent if kind.relative else one.limits.width
     unit = "%" if kind.relative else one.feature.unit
-    where = ", ".join(part for part in (one.title, one.level, one.vendor) if part != ALL)
     for what, value in (("bias", bias), ("width", width)):
         limit = _limit(gate, kind.name, what)
         if value is not None and abs(value) > limit:
             named = "bias" if what == "bias" else "width of the limits of agreement"
             yield Breach(f"{where}: {named}", value, limit, unit, one)
-
-
-def _judged(one: Agreement, gate: GateConfig) -> bool:
-    together = one.level == ALL and one.vendor == ALL
-    return together or (one.limits is not None and one.limits.n_persons >= gate.least_persons)
 
 
 def _limit(gate: GateConfig, kind: str, what: str) -> float:

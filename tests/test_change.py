@@ -35,7 +35,7 @@ from pipelines.config import GateConfig, RunConfig, parse_config
 from pipelines.gate import accepts, verdict
 from pipelines.run_facts import record_software
 
-GATE = GateConfig(least_persons=2)
+GATE = GateConfig(least_persons=2, lost_numbers=1.0)
 
 
 def one(report: ChangeReport, column: str, of: str = "", level: str = "all", vendor: str = "all") -> Agreement:
@@ -168,6 +168,22 @@ def test_exams_that_turn_refused_are_counted_and_hold_the_change(tmp_path: Path)
     ]
 
 
+def test_numbers_that_vanish_from_exams_that_stay_hold_the_change(tmp_path: Path) -> None:
+    write(tmp_path, EXAMS, BEFORE)
+    candidate = open_candidate(tmp_path, "change", note=str)
+    write(candidate, EXAMS, BEFORE)
+    commit(candidate, NEW, {}, touched={"muscle_levels": [(EXAMS[0],), (EXAMS[2],)]})  # two exams of one vendor
+    report = compare_change(tmp_path)
+    assert report.exams.n_lost == 0
+    found = [str(b) for b in verdict(report, GateConfig(least_persons=60))]
+    assert found == [
+        "cross-sectional area, psoas: numbers that vanished, 20 of 120: 16.7 %, limit 2 %",
+        "cross-sectional area, psoas, ge: numbers that vanished, 20 of 60: 33.3 %, limit 2 %",
+        "lean fraction, psoas: numbers that vanished, 20 of 120: 16.7 %, limit 2 %",
+        "lean fraction, psoas, ge: numbers that vanished, 20 of 60: 33.3 %, limit 2 %",
+    ]
+
+
 def test_an_exam_that_is_measurable_at_last_appears(tmp_path: Path) -> None:
     write(tmp_path, EXAMS, replace(BEFORE, refused=(EXAMS[7],)))
     open_candidate(tmp_path, "change", note=str)
@@ -200,7 +216,8 @@ def test_a_change_of_loads_alone_compares_loads_alone(tmp_path: Path) -> None:
     report = compare_change(tmp_path)
     assert {a.feature.table for a in report.agreements} == {"loads"}
     vanished = one(report, "axial_n", "standing, joint_below")
-    assert (vanished.n_vanished, vanished.limits) == (60, None)
+    assert (vanished.n_vanished, vanished.limits, vanished.lost) == (60, None, 1.0)
+    assert not accepts(report, GateConfig())
 
 
 def test_the_documented_limits_are_the_defaults() -> None:

@@ -90,7 +90,9 @@ def test_figures_are_of_what_changed(report: ChangeReport) -> None:
 
 
 def test_verdicts_in_words(report: ChangeReport) -> None:
-    generous = replace(GATE, length_bias_mm=9.0, length_width_mm=99.0, lost_exams=1.0, renamed_exams=1.0)
+    generous = replace(
+        GATE, length_bias_mm=9.0, length_width_mm=99.0, lost_exams=1.0, renamed_exams=1.0, lost_numbers=1.0
+    )
     assert verdict_text(report, generous) == "Accepted: no limit is exceeded."
     assert verdict_text(report, replace(generous, lost_exams=0.0)) == "Held: 1 limit is exceeded."
     assert verdict_text(report, replace(generous, accept="never")).startswith("Held until somebody accepts it")

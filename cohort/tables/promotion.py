@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -28,6 +29,9 @@ from cohort.tables.buckets import (
 )
 from cohort.tables.schema import arrow_schema
 
+FIRST_PART: Final = 1_000_000
+"""Of the history of a promotion; no run commits as often as this."""
+
 
 def promote_rows(source: Path, store: Path, run_id: str, touched: Mapping[str, Collection[Key]]) -> None:
     """Replace the current rows of all touched keys by those that `source` has of them, and write these to the history.
@@ -35,7 +39,7 @@ def promote_rows(source: Path, store: Path, run_id: str, touched: Mapping[str, C
     Parameters
     ----------
     source : folder of tables with the same number of buckets, which stays as it is
-    run_id : run whose history gets the rows, as STORE/history/<table>/run=<run_id>/part-promoted-<bucket>.parquet
+    run_id : run whose history gets the rows
     touched : table -> keys whose old rows leave the table even where `source` has none
 
     Raises
@@ -73,13 +77,13 @@ def _stage(
 def _stage_history(
     source: Path, store: Path, run_id: str, touched: Mapping[str, Collection[Key]], area: Staging
 ) -> None:
-    """One part per bucket with a name of its own, so that a second attempt replaces what the first one wrote."""
+    """One part per bucket with a number of its own, so that a second attempt replaces what the first one wrote."""
     for table, keys in touched.items():
         for bucket, members in by_bucket(keys, bucket_count(store)).items():
             new = _of_keys(source, table, bucket, members)
             if new.num_rows:
                 folder = store / "history" / table / f"run={run_id}"
-                area.add(folder / f"part-promoted-{bucket:02d}.parquet", new)
+                area.add(folder / f"part-{FIRST_PART + bucket}.parquet", new)
 
 
 def _of_keys(source: Path, table: str, bucket: int, keys: list[Key]) -> pa.Table:
