@@ -20,7 +20,7 @@ import click
 import numpy as np
 import pyarrow as pa
 
-from cohort.tables.buckets import N_BUCKETS, _bucket_file, bucket_of, create_tables, staging
+from cohort.tables.buckets import N_BUCKETS, bucket_file, bucket_of, create_tables, staging
 from cohort.tables.schema import arrow_schema
 from cohort.terms import MUSCLES
 from pipelines.candidate import candidate_path, open_candidate, promote
@@ -92,7 +92,7 @@ def write_store(store: Path, n_exams: int) -> None:
         with staging(folder) as area:
             for bucket, numbers in buckets.items():
                 for table, rows in exams_of(np.array(numbers), new=new).items():
-                    area.add(_bucket_file(folder, table, bucket), rows)
+                    area.add(bucket_file(folder, table, bucket), rows)
             area.publish()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import stat
@@ -28,6 +27,7 @@ from cohort.errors import CohortError
 from models.registry import file_sha256, find_contract, read_contract, weights_path
 from pipelines.config import RunConfig
 from pipelines.segment import check_networks
+from pipelines.status import who_works
 
 PROGRAMS: Final = {"slurm": ("sbatch", "squeue", "scancel"), "ssh": ("ssh",), "kubernetes": ("kubectl",)}
 """Profile -> programs that it calls, or that its recipe needs."""
@@ -183,22 +183,15 @@ def _store(store: Path) -> Iterator[Check]:
         return
     yield Check("store", "ok", "there, writable" if made else "not there yet: the first run makes it")
     yield disk("disk of the store", shutil.disk_usage(folder).free)
-    if made and _is_locked(store):
-        yield Check("lock", "warning", "another run is working in this store", "wait for it to end")
-    elif made:
-        yield Check("lock", "ok", "no other run")
+    if made:
+        yield _lock(store)
 
 
-def _is_locked(store: Path) -> bool:
-    """Try the lock of `pipelines.lock` without taking it."""
-    try:
-        with (store / ".lock").open() as handle:
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
-    return False
+def _lock(store: Path) -> Check:
+    by = who_works(store)
+    if by.state in ("none", "dead"):
+        return Check("lock", "ok", "no other run")
+    return Check("lock", "warning", f"another run: {by.command} on {by.host}, {by.state}", "wait for it to end")
 
 
 def _archive(archive: Path) -> Check:

@@ -146,7 +146,7 @@ def plan_run(job: Job, workers: Workers, *, retry_failed: bool, dry: bool = Fals
     here = refresh_wanted(job, workers, index)
     gone = withdraw(job.store, here.exam_ids, here.unchosen)
     mark_gone(job.store, job.run_id, gone)
-    withdraw_from_candidate(job.store, gone)
+    withdraw_from_candidate(job.store, [*gone, *here.unchosen])
     changed = changed_stages(job.store, job.artefacts)
     ledgers = _ledgers(job, changed, dry=dry)
     plan = make_plan(ledgers, job.store, retry_failed=retry_failed)
@@ -272,7 +272,7 @@ def _judge(job: Job, *, accept: bool, n_pending: int) -> str:
 
     report = compare_change(job.store)
     write_change_report(report, job.config.gate, run_folder(job.store, job.run_id) / "change")
-    if not (accept or accepts(report, job.config.gate)):
+    if report.exams.n_waiting or not (accept or accepts(report, job.config.gate)):
         return "held"
     promote(job.store, job.run_id)
     return "accepted"

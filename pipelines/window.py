@@ -25,6 +25,9 @@ from pipelines.outcome import Outcome, WorkItem, failed, log_failure
 WINDOW_PER_SLOT: Final = 2
 """Batches in flight per slot of a lane: one runs, one waits on the worker, so that no worker waits for the client."""
 
+COUNT_EVERY_S: Final = 20.0
+"""Workers of a batch system join one by one."""
+
 OnOutcome = Callable[[Outcome], Iterable[WorkItem]]
 """Receives every outcome once, in the client, and returns the items that can start now (the exam's next stage)."""
 
@@ -145,17 +148,22 @@ def _run_on_worker(stage: Stage, items: tuple[WorkItem, ...]) -> tuple[Outcome, 
 class DaskExecutor:
     """Runs batches on the workers of a Dask cluster that offer the stage's resource.
 
-    Make one executor per cluster, before any work: the slots are counted here, when no worker is just being restarted.
+    Make one executor per cluster. Workers may join while it works: they are counted again now and then. A worker that
+    leaves is counted on, for most are just being restarted.
     """
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._offered = offered(client)
+        self._offered = Counter(offered(client))
+        self._counted = time.monotonic()
         self._done = as_completed(loop=client.loop)
         self._flying: dict[Future[Any], tuple[Stage, tuple[WorkItem, ...], float]] = {}
 
     def slots(self, resource: Resource) -> int:
-        """Sum of what the workers offer."""
+        """Sum of what the workers offer, or have offered."""
+        if time.monotonic() - self._counted > COUNT_EVERY_S:
+            self._offered |= Counter(offered(self._client))
+            self._counted = time.monotonic()
         preflight(self._offered, [resource])
         return self._offered[resource]
 
@@ -241,7 +249,7 @@ class _Window:
         self._source: Iterator[WorkItem] | None = iter(items)
         """Items that nobody has asked for yet; None when there are no more."""
         self._stages = {stage.name: stage for stage in stages}
-        self._slots = {stage.resource: executor.slots(stage.resource) for stage in stages}
+        self._resources = tuple(dict.fromkeys(stage.resource for stage in stages))
         self._executor = executor
         self._on_outcome = on_outcome
         self._stop = stop
@@ -249,7 +257,7 @@ class _Window:
         self._in_stage: Counter[str] = Counter()
         self._in_lane: Counter[Resource] = Counter()
         self._suspects: deque[WorkItem] = deque()
-        self._enough = sum(WINDOW_PER_SLOT * self._slots[stage.resource] * stage.batch_size for stage in stages)
+        self._enough = sum(WINDOW_PER_SLOT * executor.slots(stage.resource) * stage.batch_size for stage in stages)
 
     def run(self) -> None:
         while not self._stop():
@@ -286,7 +294,7 @@ class _Window:
             self._add(self._on_outcome(outcome))
 
     def _fill(self) -> None:
-        for resource in self._slots:
+        for resource in self._resources:
             while self._has_room(resource) and not self._stop():
                 stage = self._next_stage(resource)
                 while stage is None and self._take_one():
@@ -297,7 +305,7 @@ class _Window:
                 self._submit(stage)
 
     def _has_room(self, resource: Resource) -> bool:
-        return self._in_lane[resource] < WINDOW_PER_SLOT * self._slots[resource]
+        return self._in_lane[resource] < WINDOW_PER_SLOT * self._executor.slots(resource)
 
     def _take_one(self) -> bool:
         """Take an item from the source unless more than enough are waiting already."""
@@ -327,7 +335,7 @@ class _Window:
         ]
         if not ready:
             return None
-        hungry = any(self._has_room(other) for other in self._slots if other != resource)
+        hungry = any(self._has_room(other) for other in self._resources if other != resource)
         return ready[0] if hungry else ready[-1]
 
     def _is_ready(self, stage: Stage, partial: bool) -> bool:
@@ -337,7 +345,7 @@ class _Window:
             return True
         if n_waiting == 0 or not partial:
             return False
-        return self._in_lane[stage.resource] < self._slots[stage.resource] or not self._may_grow(stage)
+        return self._in_lane[stage.resource] < self._executor.slots(stage.resource) or not self._may_grow(stage)
 
     def _may_grow(self, stage: Stage) -> bool:
         names = list(self._stages)

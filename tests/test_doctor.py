@@ -54,7 +54,7 @@ def test_what_is_wrong_is_said_with_what_to_do(tmp_path: Path) -> None:
     assert rows["weights of disc"]["detail"] == "disc.safetensors has another sha256"
     assert rows["key of the pseudonyms"]["remedy"] == "chmod 600 key"
     assert rows["archive"]["state"] == "missing"
-    assert rows["lock"]["detail"] == "another run is working in this store"
+    assert rows["lock"]["detail"].startswith("another run: run on ")
     assert examine("--config", config(tmp_path), "--store", tmp_path, code=0)["lock"]["detail"] == "no other run"
 
 
