@@ -11,6 +11,7 @@ Parts, and what stands beside each:
 - plan: wanted fingerprints against the ledger; beside it the same comparison with Python objects and dictionaries.
 - nightly: a nightly run of 100,000 exams of which none has changed, all but the listing of the file system.
 - upsert: rows of 1 % of 100,000 exams replaced; beside it pandas: read the table, replace, write it again.
+- networks: arithmetic operations of the shipped networks for one exam, from which docs/scale.md estimates GPUs.
 """
 
 from __future__ import annotations
@@ -34,8 +35,10 @@ import numpy as np
 import pandas as pd
 import psutil
 import pyarrow.parquet as pq
+import torch
 from pydicom import dcmread
 from synthetic_tables import exam_ids, filled_row, phantom_rows, write_done, write_files, write_filled
+from torch.utils.flop_counter import FlopCounterMode
 
 from cluster.local import local_cluster
 from cohort.tables.buckets import bucket_files, create_tables, read_objects
@@ -43,6 +46,7 @@ from cohort.tables.commit import commit
 from cohort.tables.ledger import read_ledger
 from models.phantom.dicom import write_exam
 from models.phantom.exam import ExamPlan, make_exam
+from models.registry import load_network, read_contract
 from pipelines.chain import Chain, chain_stages
 from pipelines.config import ClusterConfig, PrivacyConfig, RunConfig
 from pipelines.fingerprint import STAGES
@@ -62,6 +66,8 @@ OVERHEAD_EXAMS: Final = 2_000
 DISTINCT_EXAMS: Final = 6
 """Phantom exams of an archive; the others are copies under other identifiers."""
 SERIAL_EXAMS: Final = 3
+EXAM_SLICES: Final = {"sagittal": 15, "axial": 36}
+"""Of a usual clinical exam (working value)."""
 PLANS: Final = (("M", "block"), ("F", "per_disc"), ("M", "none"), ("F", "block"), ("M", "per_disc"), ("F", "none"))
 
 
@@ -293,7 +299,20 @@ def upsert(folder: Path, n: int = UPSERT_EXAMS) -> dict[str, float]:
     }
 
 
-PARTS: Final = ("chain", "overhead", "plan", "nightly", "upsert")
+def networks() -> dict[str, float]:
+    """GFLOP of the shipped networks for one exam of `EXAM_SLICES`, counted by torch."""
+    found = {}
+    for name in ("vertebral_body", "disc", "muscle"):
+        contract = read_contract(name)
+        network = load_network(name, contract.weights_sha256, "cpu")
+        side = contract.max_side_px
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            network(torch.zeros(1, 1, side, side))
+        found[name] = counter.get_total_flops() * EXAM_SLICES[contract.plane] / 1e9
+    return {"gflop_per_exam": sum(found.values()), **{f"gflop_{name}": value for name, value in found.items()}}
+
+
+PARTS: Final = ("chain", "overhead", "plan", "nightly", "upsert", "networks")
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
@@ -311,6 +330,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             found["nightly"] = nightly(root / "nightly")
         if "upsert" in options.only:
             found["upsert"] = upsert(root / "upsert")
+        if "networks" in options.only:
+            found["networks"] = networks()
     return found
 
 
