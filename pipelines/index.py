@@ -113,15 +113,24 @@ def index_columns(store: Path, *names: str) -> pa.Table:
     return pa.concat_tables([pq.ParquetFile(path).read(list(names)) for path in bucket_files(store, "files")])
 
 
-def update_index(job: Job, workers: Workers, *, retry_failed: bool = False) -> FileIndex:
+def update_index(job: Job, workers: Workers, *, retry_failed: bool = False, allow_gone: bool = False) -> FileIndex:
     """List the archive, read what is new or changed, forget what is gone, and commit the difference.
 
     Parameters
     ----------
     retry_failed : read unchanged files again that could not be read
+    allow_gone : believe it when more than half of the files are gone
+
+    Raises
+    ------
+    ConfigurationError
+        when they are, and nobody said so: before anything is forgotten
     """
     listing = list_archive(job.archive, job.pseudonyms)
     known = index_columns(job.store, *COMPARED)
+    n_known = int(pc.count_distinct(known.filter(pc.is_null(known["container_id"]))["file_id"]).as_py())
+    if not allow_gone:
+        refuse_many_gone(n_known - len(listing.relative), n_known, "files")
     changes = compare(listing, known, retry=FAILED_READING if retry_failed else ())
     n_read = len(changes.to_read)
     job.progress.note(f"{len(listing.relative)} files in the archive, {n_read} new or changed")
@@ -158,6 +167,16 @@ class NewRows:
             commit(self._job.store, self._job.run_id, {"files": self._rows}, touched={})
         self._rows = []
         self._last = time.monotonic()
+
+
+def refuse_many_gone(n_gone: int, n_known: int, what: str) -> None:
+    """Raise `ConfigurationError` where more than half (own choice) are gone at once: an archive that is not mounted, or
+    another one, must not empty the tables."""
+    if 2 * n_gone > n_known:
+        raise ConfigurationError(
+            f"{n_gone} of {n_known} {what} are not in the archive any more; is it mounted, and is it the right folder? "
+            "Nothing was taken out of the tables. If they are gone indeed, run again with --allow-gone"
+        )
 
 
 def list_archive(archive: Path, pseudonyms: Pseudonyms) -> Listing:

@@ -59,6 +59,7 @@ def run(
     command: str = "run",
     stop: Callable[[], bool] = NEVER,
     accept: bool = False,
+    allow_gone: bool = False,
 ) -> Summary:
     """Process an archive into a store.
 
@@ -69,6 +70,7 @@ def run(
     command : name of the command, for the table `runs`
     stop : asked before each batch of work; once true the run ends when what it has begun is done
     accept : let numbers that new weights, code or base models changed become current, whatever the limits say
+    allow_gone : believe it when more than half of the files or exams are gone
 
     Raises
     ------
@@ -82,7 +84,7 @@ def run(
         progress.keep_notes(log.note)
         _record(job, command)
         workers = Workers(job, resources)
-        planned = plan_run(job, workers, retry_failed=retry_failed)
+        planned = plan_run(job, workers, retry_failed=retry_failed, allow_gone=allow_gone)
         chain = Chain(job, planned.plan, planned.index, ledgers=planned.ledgers, root=planned.root, log=log)
         if planned.plan.todo.num_rows:
             progress.plan(planned.plan.stages)
@@ -132,19 +134,20 @@ class Planned:
         return self.ledgers[-1]
 
 
-def plan_run(job: Job, workers: Workers, *, retry_failed: bool, dry: bool = False) -> Planned:
+def plan_run(job: Job, workers: Workers, *, retry_failed: bool, dry: bool = False, allow_gone: bool = False) -> Planned:
     """Bring the file index and the choice of series up to date, withdraw what is gone, and plan the rest.
 
     Parameters
     ----------
     dry : leave numbers that wait for acceptance as they are
+    allow_gone : believe it when more than half of the files or exams are gone
     """
     if finish_promotion(job.store):
         job.progress.note("an acceptance of new numbers that had been interrupted is finished")
-    index = update_index(job, workers, retry_failed=retry_failed)
+    index = update_index(job, workers, retry_failed=retry_failed, allow_gone=allow_gone)
     note_unmatched_subjects(job)
     here = refresh_wanted(job, workers, index)
-    gone = withdraw(job.store, here.exam_ids, here.unchosen)
+    gone = withdraw(job.store, here.exam_ids, here.unchosen, allow_gone=allow_gone)
     mark_gone(job.store, job.run_id, gone)
     withdraw_from_candidate(job.store, [*gone, *here.unchosen])
     changed = changed_stages(job.store, job.artefacts)
@@ -207,6 +210,7 @@ def preview(
     progress: Progress,
     subjects: Path | None = None,
     retry_failed: bool = False,
+    allow_gone: bool = False,
 ) -> Preview:
     """Plan a run and say why: the file index and the choice of series are brought up to date, nothing is processed.
 
@@ -214,7 +218,8 @@ def preview(
     """
     with only_run(store, "dry run", progress.note), ExitStack() as resources:
         job = prepare(archive.resolve(), store.resolve(), config, subjects, progress)
-        planned = plan_run(job, Workers(job, resources), retry_failed=retry_failed, dry=True)
+        workers = Workers(job, resources)
+        planned = plan_run(job, workers, retry_failed=retry_failed, dry=True, allow_gone=allow_gone)
         rows = why(planned.ledgers, job.store, job.artefacts, planned.plan).to_pylist()
     exams: dict[str, list[str]] = {exam_id: [] for exam_id in planned.plan.exam_ids}
     for row in rows:

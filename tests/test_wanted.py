@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,16 +13,20 @@ from dicom_exams import write_block
 from cohort.archive.candidates import SelectRules
 from cohort.archive.demographics import read_subjects
 from cohort.archive.pseudonym import Pseudonyms, load_or_create_key
+from cohort.errors import ConfigurationError
 from cohort.loading.assumptions import Assumptions
 from cohort.rows import WantedRow
 from cohort.tables.buckets import create_tables, read_objects
+from cohort.tables.ledger import read_ledger
 from pipelines import wanted
 from pipelines.config import PrivacyConfig, RunConfig
 from pipelines.exams import Artefacts, make_exam, plan_exam
 from pipelines.fingerprint import STAGES
 from pipelines.index import update_index
 from pipelines.job import Job
+from pipelines.outcome import Outcome, commit_outcomes
 from pipelines.progress import Progress
+from pipelines.survey import withdraw
 from pipelines.wanted import Here, read_exam_rows, refresh_wanted
 from pipelines.window import SerialExecutor
 
@@ -176,3 +181,18 @@ def test_exams_are_read_in_the_order_asked_for_however_they_are_grouped(
     found = list(read_exam_rows(site.job(), [ids[0], "unknown", ids[1]]))
     assert [{row.exam_id for row in rows} for rows in found] == [{ids[0]}, {ids[1]}]
     assert all(len(rows) == 9 for rows in found)
+
+
+def test_another_archive_takes_no_results_away(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, old = site.folder / "store", sorted(site.rows())
+    done = [Outcome(exam_id, "convert", "f", "ok", seconds=1.0) for exam_id in old]
+    commit_outcomes(store, "earlier", done)
+    for study in ("1.1", "1.2"):
+        shutil.rmtree(site.folder / "archive" / study)
+        write_block(site.folder / "archive" / f"other-{study}", StudyInstanceUID=f"9{study}", series=f"9{study}.1", n=9)
+    here, _ = site.refresh(monkeypatch)
+    with pytest.raises(ConfigurationError, match=r"2 of 2 exams with results .* --allow-gone"):
+        withdraw(store, here.exam_ids, here.unchosen)
+    assert {exam_id for exam_id, _ in read_ledger(store)} == set(old)
+    assert withdraw(store, here.exam_ids, here.unchosen, allow_gone=True) == old
+    assert read_ledger(store) == {}
