@@ -10,11 +10,11 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
 
 from cohort import __version__
 from cohort.rows import RunRow
 from cohort.store.publish import sweep_temporary
+from cohort.tables.buckets import table_dataset
 from cohort.tables.commit import commit
 from pipelines.candidate import (
     StageChange,
@@ -43,9 +43,7 @@ from pipelines.run_log import RunLog, run_folder
 from pipelines.summary import Summary, count_exams, mark_gone
 from pipelines.survey import note_unmatched_subjects, withdraw
 from pipelines.wanted import refresh_wanted
-from pipelines.window import run_window
-
-NEVER: Final[Callable[[], bool]] = lambda: False  # noqa: E731
+from pipelines.window import NEVER, run_window
 
 
 def run(
@@ -68,7 +66,7 @@ def run(
     subjects : CSV or Parquet with sex, age, height and weight (see `cohort.archive.demographics.read_subjects`)
     retry_failed : try stages again that failed with the same fingerprint, and open unreadable files again
     command : name of the command, for the table `runs`
-    stop : asked before each batch of work; once true the run ends when what it has begun is done
+    stop : asked before each batch of work, of files too; once true the run ends when what it has begun is done
     accept : let numbers that new weights, code or base models changed become current, whatever the limits say
     allow_gone : believe it when more than half of the files or exams are gone
 
@@ -84,9 +82,9 @@ def run(
         progress.keep_notes(log.note)
         _record(job, command)
         workers = Workers(job, resources)
-        planned = plan_run(job, workers, retry_failed=retry_failed, allow_gone=allow_gone)
+        planned = plan_run(job, workers, retry_failed=retry_failed, allow_gone=allow_gone, stop=stop)
         chain = Chain(job, planned.plan, planned.index, ledgers=planned.ledgers, root=planned.root, log=log)
-        if planned.plan.todo.num_rows:
+        if planned.is_complete and planned.plan.todo.num_rows:
             progress.plan(planned.plan.stages)
             try:
                 run_window(
@@ -127,6 +125,8 @@ class Planned:
     ledgers: tuple[Path, ...]
     """Folders of tables with the attempts that the plan has considered."""
     plan: Plan
+    is_complete: bool
+    """Whether all files were read and all series chosen: else the time was over, and nothing may be judged."""
 
     @property
     def root(self) -> Path:
@@ -134,26 +134,39 @@ class Planned:
         return self.ledgers[-1]
 
 
-def plan_run(job: Job, workers: Workers, *, retry_failed: bool, dry: bool = False, allow_gone: bool = False) -> Planned:
+def plan_run(
+    job: Job,
+    workers: Workers,
+    *,
+    retry_failed: bool,
+    dry: bool = False,
+    allow_gone: bool = False,
+    stop: Callable[[], bool] = NEVER,
+) -> Planned:
     """Bring the file index and the choice of series up to date, withdraw what is gone, and plan the rest.
 
     Parameters
     ----------
     dry : leave numbers that wait for acceptance as they are
     allow_gone : believe it when more than half of the files or exams are gone
+    stop : asked before each batch of files; where it leaves some unread, the plan is that of the last run's archive
     """
     if finish_promotion(job.store):
         job.progress.note("an acceptance of new numbers that had been interrupted is finished")
-    index = update_index(job, workers, retry_failed=retry_failed, allow_gone=allow_gone)
+    index = update_index(job, workers, retry_failed=retry_failed, allow_gone=allow_gone, stop=stop)
     note_unmatched_subjects(job)
-    here = refresh_wanted(job, workers, index)
+    if index.n_unread:  # exams are there in part, or seem to be gone because their files are known by new names
+        n_exams = table_dataset(job.store, "wanted").count_rows()
+        plan = make_plan((job.store,), job.store, retry_failed=retry_failed)
+        return Planned(index, n_exams, 0, (), (job.store,), plan, is_complete=False)
+    here = refresh_wanted(job, workers, index, stop=stop)
     gone = withdraw(job.store, here.exam_ids, here.unchosen, allow_gone=allow_gone)
     mark_gone(job.store, job.run_id, gone)
     withdraw_from_candidate(job.store, [*gone, *here.unchosen])
     changed = changed_stages(job.store, job.artefacts)
     ledgers = _ledgers(job, changed, dry=dry)
     plan = make_plan(ledgers, job.store, retry_failed=retry_failed)
-    return Planned(index, len(here.exam_ids), len(gone), changed, ledgers, plan)
+    return Planned(index, len(here.exam_ids), len(gone), changed, ledgers, plan, is_complete=not here.n_left)
 
 
 def _ledgers(job: Job, changed: Sequence[StageChange], *, dry: bool) -> tuple[Path, ...]:
@@ -232,7 +245,8 @@ def preview(
 def _finish(job: Job, planned: Planned, chain: Chain, command: str, *, accept: bool) -> Summary:
     """Judge a change, record the run in the table `runs`, and write its summary and report."""
     n_pending = planned.plan.todo.num_rows - chain.n_ended
-    change = _judge(job, accept=accept, n_pending=n_pending) if planned.changed else None
+    stopped = n_pending > 0 or not planned.is_complete
+    change = _judge(job, accept=accept, stopped=stopped) if planned.changed else None
     disagree = chain.largest_difference is not None and chain.largest_difference > AGREEMENT_LIMIT
     reason = "engines_disagree" if disagree else "change_held" if change == "held" else None
     statuses, reasons = count_exams(job.store)
@@ -253,7 +267,7 @@ def _finish(job: Job, planned: Planned, chain: Chain, command: str, *, accept: b
         n_gone=planned.n_gone,
         n_pending=n_pending,
         stages_run=chain.n_executed,
-        ended="stopped" if n_pending else "complete",
+        ended="stopped" if stopped else "complete",
         change=change,
         status="flagged" if reason else "ok",
         reason=reason,
@@ -267,10 +281,10 @@ def _finish(job: Job, planned: Planned, chain: Chain, command: str, *, accept: b
     return summary
 
 
-def _judge(job: Job, *, accept: bool, n_pending: int) -> str:
+def _judge(job: Job, *, accept: bool, stopped: bool) -> str:
     """Compare waiting numbers with the current ones, and let them become current where the gate is open: held or
     accepted. While exams are left to be redone nothing is judged."""
-    if n_pending:
+    if stopped:
         return "held"
     from pipelines.change import compare_change  # plots and statistics: not for runs without a change
     from pipelines.change_report import write_change_report

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, Final
@@ -30,7 +30,7 @@ from pipelines.job import Job, Workers
 from pipelines.outcome import Outcome, WorkItem
 from pipelines.scan import SCAN_STAGES
 from pipelines.summary import exam_row, selection_flags
-from pipelines.window import run_window
+from pipelines.window import NEVER, run_window
 
 SELECTION_VERSION: Final = 1
 """Raised by hand when the code that chooses series may choose otherwise: every exam is then chosen again."""
@@ -46,20 +46,29 @@ class Here:
     exam_ids: Collection[str]
     unchosen: Collection[str]
     """Those of them without usable sagittal images."""
+    n_left: int = 0
+    """Exams whose series the end of the run's time left unchosen, or chosen as they were."""
 
 
-def refresh_wanted(job: Job, workers: Workers, index: FileIndex) -> Here:
+def refresh_wanted(job: Job, workers: Workers, index: FileIndex, *, stop: Callable[[], bool] = NEVER) -> Here:
     """Choose series of new and changed exams, hash what they chose, and bring `wanted` and the tables of exams up to
-    date. What left the archive is not touched (`pipelines.survey.withdraw` does that)."""
+    date. What left the archive is not touched (`pipelines.survey.withdraw` does that).
+
+    Parameters
+    ----------
+    index : complete: of an exam whose files are not all in it, other series would be chosen
+    stop : asked before each exam; once true the rest is left for the next run
+    """
     with duckdb.connect(":memory:") as connection:
         states = archive_states(job, connection)
         changed = _changed(job, connection, states)
+    n_left = changed.num_rows
     if changed.num_rows:
         job.progress.note(f"choosing series of {changed.num_rows} new or changed exams")
-        _choose(job, workers, index, changed)
+        n_left -= _choose(job, workers, index, changed, stop)
     _renew_fingerprints(job)
     unchosen = table_dataset(job.store, "wanted").to_table(columns=["exam_id"], filter=ds.field("convert").is_null())
-    return Here(frozenset(states["exam_id"].to_pylist()), unchosen["exam_id"].to_pylist())
+    return Here(frozenset(states["exam_id"].to_pylist()), unchosen["exam_id"].to_pylist(), n_left)
 
 
 def archive_states(job: Job, connection: duckdb.DuckDBPyConnection) -> pa.Table:
@@ -127,14 +136,19 @@ def read_exam_rows(job: Job, exam_ids: Sequence[str]) -> Iterator[list[FileRow]]
                 yield [FileRow(**values) for values in table.take(places[exam_id]).to_pylist()]
 
 
-def _choose(job: Job, workers: Workers, index: FileIndex, changed: pa.Table) -> None:
-    """Choose the series of some exams; files of a chosen series that were never hashed are read by the workers."""
+def _choose(job: Job, workers: Workers, index: FileIndex, changed: pa.Table, stop: Callable[[], bool]) -> int:
+    """Choose the series of some exams; files of a chosen series that were never hashed are read by the workers.
+
+    Returns the number of exams that are done.
+    """
     states = {row["exam_id"]: row for row in changed.to_pylist()}
     chosen = Chosen(job, states)
     waiting: dict[str, list[FileRow]] = {}
 
     def items() -> Iterator[WorkItem]:
         for rows in read_exam_rows(job, list(states)):
+            if stop():
+                return
             exam = make_exam(rows, job.subjects, job.config.select)
             if all(row.content_sha256 for row in exam.chosen):
                 chosen.add(exam)
@@ -150,8 +164,9 @@ def _choose(job: Job, workers: Workers, index: FileIndex, changed: pa.Table) -> 
     source = items()
     first = next(source, None)
     if first is not None:  # else no worker is needed
-        run_window(chain([first], source), SCAN_STAGES, executor=workers.executor(), on_outcome=on_outcome)
+        run_window(chain([first], source), SCAN_STAGES, executor=workers.executor(), on_outcome=on_outcome, stop=stop)
     chosen.commit()
+    return chosen.n_taken
 
 
 class Chosen:
@@ -162,9 +177,11 @@ class Chosen:
         self._exams: list[Exam] = []
         self._hashed: list[FileRow] = []
         self._last = time.monotonic()
+        self.n_taken = 0
 
     def add(self, exam: Exam, hashed: Sequence[FileRow] = ()) -> None:
         """Take an exam, and rows of its files that have just got their hash."""
+        self.n_taken += 1
         self._exams.append(exam)
         self._hashed += hashed
         if time.monotonic() - self._last > COMMIT_EVERY_S:

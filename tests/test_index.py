@@ -121,6 +121,18 @@ def test_an_interrupted_scan_goes_on_where_it_stopped(place: Place, monkeypatch:
     assert (found.n_files, found.n_read) == (5, 3)
 
 
+def test_a_scan_whose_time_is_over_keeps_what_it_has_read(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_block(place.archive, series="1.2", n=5)
+    monkeypatch.setattr("pipelines.scan.FILES_PER_TASK", 1)
+    monkeypatch.setattr("pipelines.index.COMMIT_EVERY_S", 0.0)
+    job = place.job()
+    first = update_index(job, InThisProcess(), stop=lambda: bool(read_objects(job.store, "files")))
+    assert first.n_files == first.n_read == 5 - first.n_unread
+    assert 0 < first.n_read < 5
+    second = place.update()
+    assert (second.n_files, second.n_read, second.n_unread) == (5, first.n_unread, 0)
+
+
 def test_unchanged_files_are_not_opened_again(place: Place) -> None:
     paths = write_block(place.archive, series="1.2", n=3)
     (place.archive / "letter.txt").write_text("text")

@@ -196,3 +196,19 @@ def test_another_archive_takes_no_results_away(site: Site, monkeypatch: pytest.M
     assert {exam_id for exam_id, _ in read_ledger(store)} == set(old)
     assert withdraw(store, here.exam_ids, here.unchosen, allow_gone=True) == old
     assert read_ledger(store) == {}
+
+
+@pytest.mark.parametrize(("known", "n_left"), [(True, 1), (False, 2)])
+def test_exams_that_the_end_of_the_time_leaves_are_chosen_by_the_next_run(site: Site, known: bool, n_left: int) -> None:
+    """After one exam: with content that is known it is chosen, else it would have to be read first."""
+    site.rules = SelectRules(accept_t2_axial=True)
+    for study in () if known else ("1.1", "1.2"):
+        os.utime(next((site.folder / "archive" / study).iterdir()), ns=(1, 1))
+    before, job, workers = site.rows(), site.job(), InThisProcess()
+    index = update_index(job, workers)
+    asked = iter([False])
+    here = refresh_wanted(job, workers, index, stop=lambda: next(asked, True))
+    assert (len(here.exam_ids), here.n_left) == (2, n_left)
+    assert sum(row == before[exam_id] for exam_id, row in site.rows().items()) == n_left
+    assert refresh_wanted(job, workers, update_index(job, workers)).n_left == 0
+    assert not any(row == before[exam_id] for exam_id, row in site.rows().items())
