@@ -23,6 +23,7 @@ from cohort.rows import FileRow, WantedRow
 from cohort.tables.buckets import read_objects, table_dataset
 from cohort.tables.commit import commit
 from cohort.tables.ledger import read_ledger
+from cohort.tables.sql import in_memory
 from pipelines.exams import NO_PART_OF_AN_EXAM, Artefacts, Exam, ExamPlan, make_exam, plan_exam
 from pipelines.fingerprint import NOTHING, STAGES, Parts, chained, digest
 from pipelines.index import FileIndex, hash_item, rehashed
@@ -59,7 +60,7 @@ def refresh_wanted(job: Job, workers: Workers, index: FileIndex, *, stop: Callab
     index : complete: of an exam whose files are not all in it, other series would be chosen
     stop : asked before each exam; once true the rest is left for the next run
     """
-    with duckdb.connect(":memory:") as connection:
+    with in_memory() as connection:
         states = archive_states(job, connection)
         changed = _changed(job, connection, states)
     n_left = changed.num_rows
