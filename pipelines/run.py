@@ -42,7 +42,7 @@ from pipelines.run_facts import record_software
 from pipelines.run_log import RunLog, run_folder
 from pipelines.summary import Summary, count_exams, mark_gone
 from pipelines.survey import note_unmatched_subjects, withdraw
-from pipelines.wanted import refresh_wanted
+from pipelines.wanted import refresh_wanted, settle_statuses
 from pipelines.window import NEVER, run_window
 
 
@@ -166,6 +166,8 @@ def plan_run(
     changed = changed_stages(job.store, job.artefacts)
     ledgers = _ledgers(job, changed, dry=dry)
     plan = make_plan(ledgers, job.store, retry_failed=retry_failed)
+    if not (changed or here.n_left):
+        settle_statuses(job, plan.exam_ids)
     return Planned(index, len(here.exam_ids), len(gone), changed, ledgers, plan, is_complete=not here.n_left)
 
 

@@ -170,6 +170,23 @@ def _choose(job: Job, workers: Workers, index: FileIndex, changed: pa.Table, sto
     return chosen.n_taken
 
 
+def settle_statuses(job: Job, todo: Collection[str]) -> None:
+    """Write anew how exams stand that are `pending` although nothing is left to do for them: their series were chosen
+    while other weights or parameters were wanted, and these were taken back.
+
+    Parameters
+    ----------
+    todo : exams that the plan works on; they get their status from it
+    """
+    pending = table_dataset(job.store, "exams").to_table(columns=["exam_id"], filter=ds.field("status") == "pending")
+    settled = sorted(set(pending["exam_id"].to_pylist()).difference(todo))
+    if settled:
+        ledger = read_ledger(job.store, settled)
+        exams = (make_exam(rows, job.subjects, job.config.select) for rows in read_exam_rows(job, settled))
+        rows = [exam_row(exam, plan_exam(exam, job.artefacts), ledger) for exam in exams]
+        commit(job.store, job.run_id, {"exams": rows}, touched={})
+
+
 class Chosen:
     """Commits exams as their series are chosen."""
 

@@ -24,8 +24,10 @@ from pipelines.exams import Artefacts, make_exam, plan_exam
 from pipelines.fingerprint import STAGES
 from pipelines.index import update_index
 from pipelines.job import Job
-from pipelines.outcome import Outcome, commit_outcomes
+from pipelines.outcome import Outcome, commit_outcomes, ledger_row
 from pipelines.progress import Progress
+from pipelines.run import plan_run
+from pipelines.summary import exam_row
 from pipelines.survey import withdraw
 from pipelines.wanted import Here, read_exam_rows, refresh_wanted
 from pipelines.window import SerialExecutor
@@ -212,3 +214,29 @@ def test_exams_that_the_end_of_the_time_leaves_are_chosen_by_the_next_run(site: 
     assert sum(row == before[exam_id] for exam_id, row in site.rows().items()) == n_left
     assert refresh_wanted(job, workers, update_index(job, workers)).n_left == 0
     assert not any(row == before[exam_id] for exam_id, row in site.rows().items())
+
+
+def test_an_exam_chosen_while_other_weights_were_wanted_is_not_pending_when_they_are_taken_back(site: Site) -> None:
+    job = site.job()
+    for rows in read_exam_rows(job, sorted(site.rows())):
+        plan = plan_exam(make_exam(rows, None), ARTEFACTS)
+        done = [
+            Outcome(plan.exam.exam_id, stage, one, "ok", seconds=1.0, parts=plan.parts[stage])
+            for stage, one in plan.fingerprints.items()
+        ]
+        ledger = {(one.exam_id, one.stage): ledger_row(one, run_id="earlier") for one in done}
+        for one in done:
+            commit_outcomes(job.store, "earlier", [one], [exam_row(plan.exam, plan, ledger)])
+    before = {row.exam_id: row.status for row in read_objects(job.store, "exams")}
+    assert "pending" not in before.values()
+
+    site.artefacts = replace(ARTEFACTS, weights={"disc": "z"})
+    os.utime(next((site.folder / "archive" / "1.1").iterdir()), ns=(1, 1))
+    plan_run(site.job(), InThisProcess(), retry_failed=False)
+    statuses = {row.exam_id: row.status for row in read_objects(job.store, "exams")}
+    assert statuses == before | {site.exam_id("1.1"): "pending"}
+
+    site.artefacts = ARTEFACTS
+    planned = plan_run(site.job(), InThisProcess(), retry_failed=False)
+    assert planned.plan.exam_ids == []
+    assert {row.exam_id: row.status for row in read_objects(job.store, "exams")} == before
