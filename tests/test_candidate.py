@@ -44,6 +44,7 @@ from pipelines.candidate import (
 )
 from pipelines.exams import Artefacts
 from pipelines.fingerprint import STAGE_VERSIONS, STAGES
+from pipelines.maintenance import compact
 
 FEATURE_TABLES = ("vertebrae", "discs", "muscle_levels", "curvature", "loads")
 
@@ -174,6 +175,25 @@ def test_a_promotion_killed_in_the_middle_is_finished_by_the_next_command(
     assert not finish_promotion(store)
     parts = list((store / "history" / "discs" / "run=accepting").glob("part-*.parquet"))
     assert sum(len(pd.read_parquet(part)) for part in parts) == 5 * 13
+
+
+def test_compaction_after_an_interrupted_promotion_doubles_no_history(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, expected: object
+) -> None:
+    store = changed_store(tmp_path / "store", new=[NEWCOMER])
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("pipelines.candidate.decide", killed)
+        with pytest.raises(KeyboardInterrupt):
+            promote(store, "accepting")
+    compact(store)
+    finish_promotion(store)
+    assert state(store) == expected
+    (part,) = (store / "history" / "discs" / "run=accepting").iterdir()
+    assert len(pd.read_parquet(part)) == len(table(store, "discs"))
 
 
 def test_promotion_of_nothing_is_an_error(tmp_path: Path) -> None:
