@@ -166,7 +166,7 @@ def plan_run(
     changed = changed_stages(job.store, job.artefacts)
     ledgers = _ledgers(job, changed, dry=dry)
     plan = make_plan(ledgers, job.store, retry_failed=retry_failed)
-    if not (changed or here.n_left):
+    if not (changed or here.n_left or dry):
         settle_statuses(job, plan.exam_ids)
     return Planned(index, len(here.exam_ids), len(gone), changed, ledgers, plan, is_complete=not here.n_left)
 

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from cohort.archive.demographics import SubjectTable
-from cohort.rows import FileRow, WantedRow
+from cohort.rows import ExamRow, FileRow, WantedRow
 from cohort.tables.buckets import read_objects, table_dataset
 from cohort.tables.commit import commit
 from cohort.tables.ledger import read_ledger
@@ -171,19 +171,26 @@ def _choose(job: Job, workers: Workers, index: FileIndex, changed: pa.Table, sto
 
 
 def settle_statuses(job: Job, todo: Collection[str]) -> None:
-    """Write anew how exams stand that are `pending` although nothing is left to do for them: their series were chosen
-    while other weights or parameters were wanted, and these were taken back.
+    """Say in the table `exams` what a plan knows of exams whose series were not chosen anew.
+
+    Those that it works on are `pending` where they were sound: their numbers rest on other parameters than those that
+    are wanted now. Those that are `pending` although nothing is left to do get their status back: the weights or
+    parameters that were wanted when their series were chosen have been taken back.
 
     Parameters
     ----------
-    todo : exams that the plan works on; they get their status from it
+    todo : exams that the plan works on
     """
-    pending = table_dataset(job.store, "exams").to_table(columns=["exam_id"], filter=ds.field("status") == "pending")
-    settled = sorted(set(pending["exam_id"].to_pylist()).difference(todo))
-    if settled:
+    exams = table_dataset(job.store, "exams")
+    sound = exams.to_table(filter=ds.field("status").isin(["ok", "flagged"]))
+    sound = sound.filter(pc.is_in(sound["exam_id"], value_set=pa.array(list(todo), pa.string())))
+    rows = [ExamRow(**values | {"status": "pending", "reason": None}) for values in sound.to_pylist()]
+    pending = exams.to_table(columns=["exam_id"], filter=ds.field("status") == "pending")["exam_id"].to_pylist()
+    if settled := sorted(set(pending).difference(todo)):
         ledger = read_ledger(job.store, settled)
-        exams = (make_exam(rows, job.subjects, job.config.select) for rows in read_exam_rows(job, settled))
-        rows = [exam_row(exam, plan_exam(exam, job.artefacts), ledger) for exam in exams]
+        found = (make_exam(files, job.subjects, job.config.select) for files in read_exam_rows(job, settled))
+        rows += [exam_row(exam, plan_exam(exam, job.artefacts), ledger) for exam in found]
+    if rows:
         commit(job.store, job.run_id, {"exams": rows}, touched={})
 
 

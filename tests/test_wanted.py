@@ -216,27 +216,50 @@ def test_exams_that_the_end_of_the_time_leaves_are_chosen_by_the_next_run(site: 
     assert not any(row == before[exam_id] for exam_id, row in site.rows().items())
 
 
-def test_an_exam_chosen_while_other_weights_were_wanted_is_not_pending_when_they_are_taken_back(site: Site) -> None:
-    job = site.job()
-    for rows in read_exam_rows(job, sorted(site.rows())):
+def statuses(store: Path) -> dict[str, str]:
+    return {row.exam_id: row.status for row in read_objects(store, "exams")}
+
+
+@pytest.fixture
+def done(site: Site) -> Site:
+    """Both exams have been through all stages."""
+    store = site.job().store
+    for rows in read_exam_rows(site.job(), sorted(site.rows())):
         plan = plan_exam(make_exam(rows, None), ARTEFACTS)
-        done = [
+        outcomes = [
             Outcome(plan.exam.exam_id, stage, one, "ok", seconds=1.0, parts=plan.parts[stage])
             for stage, one in plan.fingerprints.items()
         ]
-        ledger = {(one.exam_id, one.stage): ledger_row(one, run_id="earlier") for one in done}
-        for one in done:
-            commit_outcomes(job.store, "earlier", [one], [exam_row(plan.exam, plan, ledger)])
-    before = {row.exam_id: row.status for row in read_objects(job.store, "exams")}
-    assert "pending" not in before.values()
+        ledger = {(one.exam_id, one.stage): ledger_row(one, run_id="earlier") for one in outcomes}
+        for one in outcomes:
+            commit_outcomes(store, "earlier", [one], [exam_row(plan.exam, plan, ledger)])
+    assert set(statuses(store).values()) == {"flagged"}
+    return site
 
-    site.artefacts = replace(ARTEFACTS, weights={"disc": "z"})
-    os.utime(next((site.folder / "archive" / "1.1").iterdir()), ns=(1, 1))
-    plan_run(site.job(), InThisProcess(), retry_failed=False)
-    statuses = {row.exam_id: row.status for row in read_objects(job.store, "exams")}
-    assert statuses == before | {site.exam_id("1.1"): "pending"}
 
-    site.artefacts = ARTEFACTS
-    planned = plan_run(site.job(), InThisProcess(), retry_failed=False)
+def test_an_exam_chosen_while_other_weights_were_wanted_is_not_pending_when_they_are_taken_back(done: Site) -> None:
+    job, one = done.job(), done.exam_id("1.1")
+    before = statuses(job.store)
+    done.artefacts = replace(ARTEFACTS, weights={"disc": "z"})
+    os.utime(next((done.folder / "archive" / "1.1").iterdir()), ns=(1, 1))
+    plan_run(done.job(), InThisProcess(), retry_failed=False)
+    assert statuses(job.store) == before | {one: "pending"}  # the other's numbers stand until the change is accepted
+
+    done.artefacts = ARTEFACTS
+    planned = plan_run(done.job(), InThisProcess(), retry_failed=False)
     assert planned.plan.exam_ids == []
-    assert {row.exam_id: row.status for row in read_objects(job.store, "exams")} == before
+    assert statuses(job.store) == before
+
+
+def test_exams_whose_numbers_rest_on_other_parameters_are_pending(done: Site) -> None:
+    job, before = done.job(), statuses(done.job().store)
+    done.artefacts = replace(ARTEFACTS, impute=True)
+    plan_run(done.job(), InThisProcess(), retry_failed=False, dry=True)
+    assert statuses(job.store) == before
+    planned = plan_run(done.job(), InThisProcess(), retry_failed=False)
+    assert planned.plan.stages == {"load": 2}
+    assert statuses(job.store) == dict.fromkeys(before, "pending")
+
+    done.artefacts = ARTEFACTS
+    assert plan_run(done.job(), InThisProcess(), retry_failed=False).plan.exam_ids == []
+    assert statuses(job.store) == before
