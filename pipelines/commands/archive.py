@@ -261,6 +261,8 @@ def print_summary(summary: Summary) -> None:
             f"re-solved with OpenSim (largest difference {run.opensim_max_difference:.2%})", str(run.opensim_checked)
         )
     Console().print(table)
+    if run.ended == "stopped":
+        click.echo(f"Stopped before its end; planned exams left for the next run: {run.n_pending}")
     if run.reason:
         click.echo(f"The run is flagged: {REASONS[run.reason]}")
     click.echo(f'Tables in {summary.store / "tables"}; ask them with: cohort sql "select ..." --store {summary.store}')
