@@ -43,7 +43,7 @@ from cohort.tables.commit import commit
 from cohort.tables.ledger import read_ledger
 from models.phantom.dicom import write_exam
 from models.phantom.exam import ExamPlan, make_exam
-from pipelines.chain import Chain
+from pipelines.chain import Chain, chain_stages
 from pipelines.config import ClusterConfig, PrivacyConfig, RunConfig
 from pipelines.fingerprint import STAGES
 from pipelines.index import Listing
@@ -52,6 +52,7 @@ from pipelines.outcome import Result, WorkItem, each
 from pipelines.plan import make_plan
 from pipelines.progress import Progress
 from pipelines.run import plan_run, run
+from pipelines.run_log import RunLog
 from pipelines.wanted import archive_states
 from pipelines.window import DaskExecutor, SerialExecutor, Stage, run_window
 
@@ -171,14 +172,15 @@ def overhead(folder: Path, n: int = OVERHEAD_EXAMS) -> dict[str, float]:
     if planned.plan.todo.num_rows != n:
         raise RuntimeError("exams are missing from the plan")
     stages = tuple(
-        Stage(name, "GPU" if name == "segment" else "CPU", partial(each, _nothing), batch_size=4) for name in STAGES
+        Stage(stage.name, stage.resource, partial(each, _nothing), stage.batch_size) for stage in chain_stages(job)
     )
     with local_cluster(2, device="cpu") as client:
         executor = DaskExecutor(client)
         run_window(_warm_up(), stages, executor=executor, on_outcome=lambda outcome: ())
-        parts = Chain(job, planned.plan, planned.index, ledgers=planned.ledgers, root=job.store)
-        ours = seconds(lambda: run_window(parts.items(), stages, executor=executor, on_outcome=parts.on_outcome))
-        ours += seconds(parts.flush)
+        with RunLog(job.store, job.run_id) as log:
+            parts = Chain(job, planned.plan, planned.index, ledgers=planned.ledgers, root=job.store, log=log)
+            ours = seconds(lambda: run_window(parts.items(), stages, executor=executor, on_outcome=parts.on_outcome))
+            ours += seconds(parts.flush)
         items = [WorkItem(f"e{k}", stage, "f") for k in range(n) for stage in STAGES]
         bare = seconds(lambda: client.gather(client.map(_nothing, items, pure=False, batch_size=1000)))
     return {

@@ -304,9 +304,11 @@ def _tally(probability: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     """`Found.bits` and `Found.n_pixels`."""
     if probability.is_cuda:  # to gather the few pixels inside, one would have to wait for the GPU
         return torch.where(masks, _entropy(probability), 0.0).sum((2, 3), dtype=torch.float64), masks.sum((2, 3))
-    inside = [p[m] for p, m in zip(probability.flatten(0, 1), masks.flatten(0, 1), strict=True)]
-    bits = torch.stack([_entropy(p.double()).sum() for p in inside])
-    return bits.reshape(masks.shape[:2]), torch.tensor([len(p) for p in inside]).reshape(masks.shape[:2])
+    # few calls of torch: each lets go of the interpreter, and waits for the threads that read and write to get it back
+    n_pixels = [np.count_nonzero(mask) for mask in masks.flatten(0, 1).numpy()]
+    bits = _entropy(probability[masks].double()).numpy()
+    sums = np.bincount(np.repeat(np.arange(len(n_pixels)), n_pixels), weights=bits, minlength=len(n_pixels))
+    return torch.from_numpy(sums).reshape(masks.shape[:2]), torch.tensor(n_pixels).reshape(masks.shape[:2])
 
 
 def _entropy(probability: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from cohort.rows import LoadRow
+from cohort.tables.buckets import objects_of
 from cohort.tables.ledger import Ledger, read_ledger
 from pipelines.convert import ConvertTask, convert, image_sources
 from pipelines.exams import ExamPlan, make_exam, plan_exam
@@ -142,8 +142,10 @@ class Chain:
         self._last_commit = time.monotonic()
 
     def _count_check(self, outcome: Outcome) -> None:
-        rows: list[LoadRow] = list(outcome.rows.get("loads", ()))
-        difference = engine_difference(rows)
+        loads = outcome.rows.get("loads")
+        if loads is None or "opensim" not in loads["engine"].unique().to_pylist():
+            return
+        difference = engine_difference(objects_of("loads", loads))
         if difference is not None:
             self.n_checked += 1
             self.largest_difference = max(difference, self.largest_difference or 0.0)

@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Literal
 
+import pyarrow as pa
+
 from cohort.errors import RefusedError, is_disk_full
 from cohort.reasons import REASONS
 from cohort.rows import ExamRow, LedgerRow
@@ -75,7 +77,8 @@ class Outcome:
     """Class name of an unexpected exception; its text may hold identifiers and is never kept."""
     path: str | None = None
     worker: str = ""
-    rows: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    rows: Mapping[str, pa.Table] = field(default_factory=dict)
+    """Table name -> rows in the table's schema: they travel, and are committed, without becoming objects."""
     parts: Parts | None = None
     """Of the work item."""
     rss_mib: float | None = None
@@ -90,8 +93,6 @@ class Outcome:
 
 def success(item: WorkItem, result: Result, *, seconds: float) -> Outcome:
     """Outcome of a finished exam; `ValueError` when its rows do not fit their tables (NaN, missing, wrong class)."""
-    for table, rows in result.rows.items():
-        rows_to_table(table, rows)
     return Outcome(
         exam_id=item.exam_id,
         stage=item.stage,
@@ -100,7 +101,7 @@ def success(item: WorkItem, result: Result, *, seconds: float) -> Outcome:
         seconds=round(seconds, 3),
         reason=result.reason,
         path=result.path,
-        rows=result.rows,
+        rows={table: rows_to_table(table, rows) for table, rows in result.rows.items()},
         parts=item.parts,
     )
 
@@ -198,17 +199,17 @@ def commit_outcomes(store: Path, run_id: str, outcomes: Iterable[Outcome], exams
     An outcome replaces what its stage wrote for the exam before, and takes away what later stages wrote: rows that
     rest on results which are no longer there, or no longer sound, must not stand in the tables as if they did.
     """
-    rows: defaultdict[str, list[Any]] = defaultdict(list)
+    rows: defaultdict[str, list[pa.Table]] = defaultdict(list)
+    ledger: list[LedgerRow] = []
     touched: defaultdict[str, set[Key]] = defaultdict(set)
-    if exams:
-        rows["exams"] = list(exams)
     for outcome in outcomes:
-        rows["ledger"].append(ledger_row(outcome, run_id=run_id))
+        ledger.append(ledger_row(outcome, run_id=run_id))
         for table, new in outcome.rows.items():
-            rows[table] += new
+            rows[table].append(new)
         for stage in (outcome.stage, *later_stages(outcome.stage)):
             for table in STAGE_TABLES[stage]:
                 touched[table].add((outcome.exam_id,))
             for table in ("quality", "ledger"):
                 touched[table].add((outcome.exam_id, stage))
-    commit(store, run_id, rows, touched=touched)
+    content: dict[str, Any] = {table: pa.concat_tables(parts) for table, parts in rows.items()}
+    commit(store, run_id, content | {"ledger": ledger, "exams": exams}, touched=touched)

@@ -15,6 +15,7 @@ from cohort.archive.scan import read_file_rows
 from cohort.archive.source import FileSource, open_source
 from cohort.errors import RefusedError
 from cohort.rows import FileRow
+from cohort.tables.buckets import objects_of
 from pipelines.outcome import Outcome, Result, WorkItem, each
 from pipelines.window import Stage
 
@@ -132,4 +133,4 @@ SCAN_STAGES: Final = (
 
 def file_rows(outcome: Outcome) -> list[FileRow]:
     """Rows of a finished scan or hash."""
-    return list(outcome.rows.get("files", ()))
+    return objects_of("files", outcome.rows["files"]) if "files" in outcome.rows else []

@@ -7,7 +7,6 @@ nightly run over an unchanged archive compares digests in DuckDB and chooses not
 from __future__ import annotations
 
 import time
-from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -20,7 +19,7 @@ import pyarrow.dataset as ds
 
 from cohort.archive.demographics import SubjectTable
 from cohort.rows import ExamRow, FileRow, WantedRow
-from cohort.tables.buckets import read_objects, table_dataset
+from cohort.tables.buckets import objects_of, read_objects, table_dataset
 from cohort.tables.commit import commit
 from cohort.tables.ledger import read_ledger
 from cohort.tables.sql import in_memory
@@ -128,13 +127,14 @@ def read_exam_rows(job: Job, exam_ids: Sequence[str]) -> Iterator[list[FileRow]]
     usable = ~pc.coalesce(ds.field("reason"), "").isin(sorted(NO_PART_OF_AN_EXAM))
     for start in range(0, len(exam_ids), EXAMS_PER_READ):
         group = exam_ids[start : start + EXAMS_PER_READ]
-        table = files.to_table(filter=ds.field("exam_id").isin(group) & usable)
-        places: defaultdict[str, list[int]] = defaultdict(list)
-        for place, exam_id in enumerate(table["exam_id"].to_pylist()):
-            places[exam_id].append(place)
+        table = files.to_table(filter=ds.field("exam_id").isin(group) & usable).sort_by("exam_id").combine_chunks()
+        runs = pc.run_end_encode(table["exam_id"].combine_chunks())
+        ends = runs.run_ends.to_pylist()
+        place = dict(zip(runs.values.to_pylist(), zip([0, *ends], ends, strict=False), strict=True))
         for exam_id in group:
-            if exam_id in places:
-                yield [FileRow(**values) for values in table.take(places[exam_id]).to_pylist()]
+            if exam_id in place:
+                begin, end = place[exam_id]
+                yield objects_of("files", table.slice(begin, end - begin))
 
 
 def _choose(job: Job, workers: Workers, index: FileIndex, changed: pa.Table, stop: Callable[[], bool]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
@@ -130,9 +131,12 @@ def test_a_partition_that_does_not_exist_is_said_at_once(slurm: Path) -> None:
 def test_jobs_that_end_before_a_worker_came_are_not_waited_for(slurm: Path) -> None:
     site = write_site(slurm)
     site.write_text(site.read_text() + "setup: exit 3\n")
-    with pytest.raises(ConfigurationError, match="no worker offers CPU or GPU"), open_cluster(config(site), note=print):
+    notes: list[str] = []
+    expected = "no worker offers CPU or GPU"
+    with pytest.raises(ConfigurationError, match=expected), open_cluster(config(site), note=notes.append):
         pass
-    (failed,) = [path for path in (slurm / "shared").iterdir() if (path / "scheduler.sbatch").exists()][-1:]
+    (name,) = re.findall(r"logs in (cluster-\w+)/logs", " ".join(notes))
+    failed = slurm / "shared" / name
     assert not (failed / "cluster.pem").exists()
     wait_for_no_jobs()
 

@@ -24,6 +24,7 @@ from cohort.loading.rest_posture import place_bodies, place_points
 from cohort.loading.solve import solve_each
 from cohort.loading.tasks import FLEXION30, FLEXION60_5KG, STANDING
 from cohort.reasons import LOADING_REASONS, REASONS
+from cohort.tables.buckets import objects_of
 from models.musculoskeletal.build import build_base_model
 from pipelines.load import BATCH_SIZE, WORST_FIRST, Solved, exams_at_once, load, load_batch
 from pipelines.outcome import Outcome, WorkItem
@@ -89,7 +90,7 @@ def assert_same(one: Outcome, other: Outcome) -> None:
     assert [getattr(one, name) for name in names] == [getattr(other, name) for name in names]
     assert one.rows.keys() == other.rows.keys()
     for table in one.rows:
-        ours, theirs = [[astuple(row) for row in outcome.rows[table]] for outcome in (one, other)]
+        ours, theirs = [[astuple(row) for row in objects_of(table, outcome.rows[table])] for outcome in (one, other)]
         assert len(ours) == len(theirs)
         for a, b in zip(ours, theirs, strict=True):
             numbers = [k for k, value in enumerate(a) if isinstance(value, float) and isinstance(b[k], float)]
@@ -111,7 +112,8 @@ def test_a_batch_gives_everybody_what_they_get_alone(together: list[Outcome], al
 
 
 def test_the_batch_has_people_with_doubted_measurements(together: list[Outcome]) -> None:
-    changes = [row.change_without_doubted for outcome in together for row in outcome.rows.get("loads", ())]
+    loads = [outcome.rows["loads"] for outcome in together if "loads" in outcome.rows]
+    changes = [value for rows in loads for value in rows["change_without_doubted"].to_pylist()]
     assert sum(change is not None for change in changes) >= 20
     assert any(change is None for change in changes)
 
@@ -145,7 +147,7 @@ def test_who_gets_no_loads_has_the_own_reason(together: list[Outcome], at: int, 
 
 
 def test_a_curvature_that_no_spine_has_flags_its_own_exam(together: list[Outcome]) -> None:
-    assert "implausible_curvature" in {row.reason for row in together[19].rows["quality"]}
+    assert "implausible_curvature" in set(together[19].rows["quality"]["reason"].to_pylist())
 
 
 def test_one_person_is_refused_by_the_same_code_with_the_same_reason(items: list[WorkItem]) -> None:

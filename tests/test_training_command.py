@@ -270,6 +270,6 @@ def test_two_trainings_do_not_work_in_one_place(place: str, tmp_path: Path) -> N
         place = f"runs/{next((tmp_path / 'runs').glob('pool-*')).name}"
     with (
         only_run(tmp_path / place),
-        pytest.raises(ConfigurationError, match=r"another run is working in folder \.?(training|pool)-"),
+        pytest.raises(ConfigurationError, match=r"is working in folder \.?(training|pool)-"),
     ):
         _run(config)

@@ -17,6 +17,7 @@ from cohort.errors import ConfigurationError, RefusedError
 from cohort.rows import CurvatureRow, LedgerRow, QualityRow
 from cohort.tables.buckets import read_rows
 from cohort.tables.ledger import read_ledger
+from cohort.tables.schema import rows_to_table
 from pipelines.outcome import Outcome, Result, WorkItem, commit_outcomes, each, guarded
 from pipelines.window import DaskExecutor, Executor, Finished, SerialExecutor, Stage, run_window
 
@@ -328,13 +329,15 @@ def measured(slope_deg: float, status: str = "ok") -> Outcome:
         "curvature": [CurvatureRow(exam_id="e1", sacral_slope_deg=slope_deg, status="ok")],
         "quality": [QualityRow(exam_id="e1", stage="measure", reason="low_contrast")],
     }
-    return Outcome("e1", "measure", f"m{slope_deg}", status, 1.0, rows=rows)  # type: ignore[arg-type]
+    content = {table: rows_to_table(table, new) for table, new in rows.items()}
+    return Outcome("e1", "measure", f"m{slope_deg}", status, 1.0, rows=content)  # type: ignore[arg-type]
 
 
 def test_commit_of_outcomes_takes_away_what_rested_on_them(tmp_path: Path) -> None:
+    flag = QualityRow(exam_id="e1", stage="load", reason="muscle_saturated")
     loaded = Outcome(
         "e1", "load", "l1", "flagged", 1.0, reason="muscle_saturated",
-        rows={"quality": [QualityRow(exam_id="e1", stage="load", reason="muscle_saturated")]},
+        rows={"quality": rows_to_table("quality", [flag])},
     )  # fmt: skip
     commit_outcomes(tmp_path, "r1", [measured(40.0), loaded])
     assert read_rows(tmp_path, "quality").num_rows == 2

@@ -23,6 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
@@ -157,10 +158,19 @@ def table_dataset(store: Path, table: str) -> ds.Dataset:
 
 def read_objects(store: Path, table: str) -> list[Any]:
     """Current rows of a table as the row dataclasses of `cohort.rows`; errors as in `read_rows`."""
-    found = read_rows(store, table)
-    columns = [found[name].to_pylist() for name in found.column_names]
-    row = row_class(table)
-    return [row(**dict(zip(found.column_names, values, strict=True))) for values in zip(*columns, strict=True)]
+    return objects_of(table, read_rows(store, table))
+
+
+def objects_of(table: str, content: pa.Table) -> list[Any]:
+    """Rows of an Arrow table, in the schema of `arrow_schema(table)`, as the row dataclasses of `cohort.rows`."""
+    return [_object(row_class(table), values) for values in content.to_pylist()]
+
+
+def _object(row: type, values: dict[str, Any]) -> Any:
+    """A frozen dataclass from all its values at once: `__init__` would set them one by one, ten times slower."""
+    made: Any = object.__new__(row)
+    made.__dict__.update(values)
+    return made
 
 
 def _in_threads(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
@@ -245,24 +255,46 @@ def row_key(table: str, row: Any) -> Key:
     return tuple(getattr(row, column) for column in key_columns(table))
 
 
-def stage_replacement(store: Path, table: str, keys: Collection[Key], rows: Sequence[Any], *, area: Staging) -> None:
-    """Add to `area` the new content of every bucket that `keys` touch: without the old rows of `keys`, with `rows`.
+def as_table(table: str, rows: Sequence[Any] | pa.Table) -> pa.Table:
+    """Rows in the schema of `arrow_schema(table)`; `ValueError` where they do not fit it."""
+    if not isinstance(rows, pa.Table):
+        return rows_to_table(table, rows)
+    if not rows.schema.equals(arrow_schema(table)):
+        raise ValueError(f"rows have other columns than table {table}")
+    return rows
+
+
+def keys_of(table: str, content: pa.Table) -> set[Key]:
+    """Keys that occur in rows of a table."""
+    names = list(key_columns(table))
+    unique = content.select(names).group_by(names).aggregate([])
+    return set(zip(*(unique[name].to_pylist() for name in names), strict=True))
+
+
+def stage_replacement(store: Path, table: str, keys: Collection[Key], content: pa.Table, *, area: Staging) -> None:
+    """Add to `area` the new content of every bucket that `keys` touch: without the old rows of `keys`, with `content`.
 
     Raises `ValueError` when a row's key is not among `keys` (it would stand beside the row it should replace).
     """
     n_buckets = bucket_count(store)
     wanted = set(keys)
-    keyed = [(row_key(table, row), row) for row in rows]
-    if strays := {key for key, _ in keyed} - wanted:
+    if strays := keys_of(table, content) - wanted:
         raise ValueError(f"table {table}: rows of {len(strays)} keys that are not being replaced")
-    new: defaultdict[int, list[Any]] = defaultdict(list)
-    for key, row in keyed:
-        new[bucket_of(key[0], n_buckets)].append(row)
+    new = _in_buckets(content, key_columns(table)[0], n_buckets)
     touched = by_bucket(wanted, n_buckets)
     buckets = {bucket_file(store, table, bucket): bucket for bucket in touched}
     area.add_each(
-        list(buckets), lambda path: _replaced(path, table, touched[buckets[path]], new.get(buckets[path], []))
+        list(buckets), lambda path: _replaced(path, table, touched[buckets[path]], new.get(buckets[path], content[:0]))
     )
+
+
+def _in_buckets(content: pa.Table, column: str, n_buckets: int) -> dict[int, pa.Table]:
+    """Bucket -> its rows."""
+    content = content.combine_chunks()
+    encoded = pc.dictionary_encode(content[column].combine_chunks())
+    of_key = np.array([bucket_of(key, n_buckets) for key in encoded.dictionary.to_pylist()], np.int64)
+    of_row = of_key[encoded.indices.to_numpy()] if len(of_key) else of_key
+    return {int(bucket): content.take(np.flatnonzero(of_row == bucket)) for bucket in np.unique(of_row)}
 
 
 def by_bucket(keys: Iterable[Key], n_buckets: int) -> dict[int, list[Key]]:
@@ -272,14 +304,14 @@ def by_bucket(keys: Iterable[Key], n_buckets: int) -> dict[int, list[Key]]:
     return groups
 
 
-def _replaced(path: Path, table: str, keys: list[Key], rows: list[Any]) -> pa.Table | None:
+def _replaced(path: Path, table: str, keys: list[Key], new: pa.Table) -> pa.Table | None:
     """New content of a bucket; None where there is nothing to take away and nothing to add."""
     old = read_bucket(path, table) if path.exists() else arrow_schema(table).empty_table()
     kept = old.filter(pc.invert(has_key(old, key_columns(table), keys)))
-    if not rows and kept.num_rows == old.num_rows:
+    if new.num_rows == 0 and kept.num_rows == old.num_rows:
         return None
     order = [(column, "ascending") for column in key_columns(table)]
-    return pa.concat_tables([kept, rows_to_table(table, rows)]).sort_by(order)
+    return pa.concat_tables([kept, new]).sort_by(order)
 
 
 def has_key(table: pa.Table, columns: tuple[str, ...], keys: list[Key]) -> pa.Array:
@@ -294,7 +326,7 @@ def replace_rows(store: Path, table: str, keys: Collection[Key], rows: Sequence[
     """
     create_tables(store)
     with staging(store) as area:
-        stage_replacement(store, table, keys, rows, area=area)
+        stage_replacement(store, table, keys, rows_to_table(table, rows), area=area)
         area.publish()
 
 

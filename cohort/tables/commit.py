@@ -14,14 +14,17 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cohort.tables.buckets import Key, create_tables, row_key, stage_replacement, staging
+import pyarrow as pa
+
+from cohort.tables.buckets import Key, as_table, create_tables, keys_of, stage_replacement, staging
 from cohort.tables.history import stage_history
+from cohort.tables.schema import arrow_schema
 
 
 def commit(
     store: Path,
     run_id: str,
-    rows: Mapping[str, Sequence[Any]],
+    rows: Mapping[str, Sequence[Any] | pa.Table],
     *,
     touched: Mapping[str, Collection[Key]],
 ) -> None:
@@ -29,22 +32,24 @@ def commit(
 
     Parameters
     ----------
-    rows : table name -> row dataclasses of `cohort.rows`
+    rows : table name -> row dataclasses of `cohort.rows`, or an Arrow table in the table's schema
     touched : table name -> keys (`cohort.tables.buckets.key_columns`) whose old rows leave the table even where no new
         row replaces them. The keys of `rows` are always touched.
 
     Raises `ValueError` before anything is written when a row does not fit its table (NaN, missing, wrong class).
     """
     create_tables(store)
-    keys = {table: set(touched.get(table, ())) for table in {*touched, *rows}}
-    for table, new in rows.items():
-        keys[table] |= {row_key(table, row) for row in new}
+    content = {table: as_table(table, new) for table, new in rows.items()}
+    keys = {table: set(touched.get(table, ())) for table in {"ledger", *touched, *rows}}
+    for table, new in content.items():
+        keys[table] |= keys_of(table, new)
+    empty = {table: arrow_schema(table).empty_table() for table in keys}
     with staging(store) as area:
-        stage_replacement(store, "ledger", keys.get("ledger", set()), [], area=area)
+        stage_replacement(store, "ledger", keys["ledger"], empty["ledger"], area=area)
         for table in sorted(keys.keys() - {"ledger"}):
-            stage_replacement(store, table, keys[table], rows.get(table, ()), area=area)
-        for table, new in rows.items():
+            stage_replacement(store, table, keys[table], content.get(table, empty[table]), area=area)
+        for table, new in content.items():
             stage_history(store, table, run_id, new, area=area)
         # the same ledger buckets a second time: read from disk with the old attempts, written without them
-        stage_replacement(store, "ledger", keys.get("ledger", set()), rows.get("ledger", ()), area=area)
+        stage_replacement(store, "ledger", keys["ledger"], content.get("ledger", empty["ledger"]), area=area)
         area.publish()
