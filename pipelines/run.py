@@ -20,7 +20,7 @@ from pipelines.candidate import (
     StageChange,
     candidate_path,
     changed_stages,
-    discard,
+    drop,
     finish_promotion,
     has_candidate,
     open_candidate,
@@ -183,7 +183,7 @@ def _ledgers(job: Job, changed: Sequence[StageChange], *, dry: bool) -> tuple[Pa
         return (job.store, open_candidate(job.store, job.artefacts.models, note=job.progress.note))
     if has_candidate(job.store):
         job.progress.note("numbers that waited for acceptance are dropped: weights, code and base models are the old")
-        discard(job.store)
+        drop(job.store)
     return (job.store,)
 
 

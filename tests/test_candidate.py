@@ -227,6 +227,13 @@ def test_the_same_change_goes_on_and_another_one_starts_anew(tmp_path: Path) -> 
     assert str(tmp_path) not in notes[0]
 
 
+def test_the_run_that_held_numbers_says_so_when_another_change_drops_them(tmp_path: Path) -> None:
+    store = changed_store(tmp_path)
+    assert table(store, "runs").set_index("run_id")["change"][NEW] == "held"
+    open_candidate(store, "another", note=str)
+    assert table(store, "runs").set_index("run_id")["change"][NEW] == "discarded"
+
+
 def artefacts(weights: str = "w", male: str = "m") -> Artefacts:
     return Artefacts({"disc": weights}, {"M": male, "F": "f"}, (STANDING,))
 
