@@ -96,7 +96,7 @@ def open_candidate(store: Path, what: str, *, note: Callable[[str], None]) -> Pa
     folder = candidate_path(store)
     if folder.exists() and waiting_change(store) != what:
         note("numbers that waited for acceptance are dropped: they belong to another change of weights or code")
-        discard(store)
+        drop(store)
     create_tables(folder)
     if not has_candidate(store):
         _write_marker(store, {"change": what})
@@ -160,6 +160,13 @@ def finish_promotion(store: Path) -> bool:
         return False
     promote(store, accepted_by)
     return True
+
+
+def drop(store: Path) -> None:
+    """Remove the candidate, and say in the row of the run that held the numbers that they are gone."""
+    if run_id := held_run(store):
+        decide(store, run_id, "discarded")
+    discard(store)
 
 
 def discard(store: Path) -> None:

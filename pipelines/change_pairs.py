@@ -13,13 +13,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
-import duckdb
 import pandas as pd
 import pyarrow.dataset as ds
 
 from cohort import __version__
 from cohort.tables.buckets import bucket_files
 from cohort.tables.schema import arrow_schema
+from cohort.tables.sql import in_memory
 from pipelines.candidate import candidate_path, require_candidate
 from pipelines.fingerprint import STAGES
 from pipelines.run_facts import SOFTWARE
@@ -107,7 +107,7 @@ class ChangePairs:
     def __init__(self, store: Path) -> None:
         require_candidate(store)
         self._store = store
-        self._db = duckdb.connect(":memory:")
+        self._db = in_memory()
         for side, folder in (("old", store), ("new", candidate_path(store))):
             for table in _TABLES:
                 files = [str(path) for path in bucket_files(folder, table)]

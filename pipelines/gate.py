@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cohort.errors import ConfigurationError
-from pipelines.candidate import decide, discard, finish_promotion, held_run, promote, require_candidate
+from pipelines.candidate import drop, finish_promotion, held_run, promote, require_candidate
 from pipelines.change import Agreement, ChangeReport
 from pipelines.change_pairs import ALL, ChangePairs
 from pipelines.config import GateConfig
@@ -67,9 +67,7 @@ def discard_held(store: Path) -> None:
     if finish_promotion(store):
         raise ConfigurationError("these numbers had been accepted; the interrupted acceptance is finished now")
     require_candidate(store)
-    if run_id := held_run(store):
-        decide(store, run_id, "discarded")
-    discard(store)
+    drop(store)
 
 
 def _breaches_of_exams(report: ChangeReport, gate: GateConfig) -> Iterator[Breach]:

@@ -32,7 +32,7 @@ from pipelines.exams import Exam
 from pipelines.job import Job, Workers
 from pipelines.outcome import Outcome, WorkItem
 from pipelines.scan import SCAN_STAGES, HashTask, file_rows, one_by_one, scan_items, unread_row
-from pipelines.window import Executor, run_window
+from pipelines.window import NEVER, Executor, run_window
 
 COMMIT_EVERY_S: Final = 60.0
 """Rewriting the index takes seconds when it has millions of rows; a killed scan loses at most this time's work."""
@@ -78,6 +78,8 @@ class FileIndex:
     listing: Listing
     n_read: int
     """Files on disk whose headers were read in this run."""
+    n_unread: int = 0
+    """New and changed files that the end of its time left for the next run."""
 
     @cached_property
     def rows(self) -> list[FileRow]:
@@ -113,26 +115,43 @@ def index_columns(store: Path, *names: str) -> pa.Table:
     return pa.concat_tables([pq.ParquetFile(path).read(list(names)) for path in bucket_files(store, "files")])
 
 
-def update_index(job: Job, workers: Workers, *, retry_failed: bool = False) -> FileIndex:
+def update_index(
+    job: Job,
+    workers: Workers,
+    *,
+    retry_failed: bool = False,
+    allow_gone: bool = False,
+    stop: Callable[[], bool] = NEVER,
+) -> FileIndex:
     """List the archive, read what is new or changed, forget what is gone, and commit the difference.
 
     Parameters
     ----------
     retry_failed : read unchanged files again that could not be read
+    allow_gone : believe it when more than half of the files are gone
+    stop : asked before each batch of files; once true the rest is left for the next run
+
+    Raises
+    ------
+    ConfigurationError
+        when they are, and nobody said so: before anything is forgotten
     """
     listing = list_archive(job.archive, job.pseudonyms)
     known = index_columns(job.store, *COMPARED)
+    n_known = int(pc.count_distinct(known.filter(pc.is_null(known["container_id"]))["file_id"]).as_py())
+    if not allow_gone:
+        refuse_many_gone(n_known - len(listing.relative), n_known, "files")
     changes = compare(listing, known, retry=FAILED_READING if retry_failed else ())
-    n_read = len(changes.to_read)
-    job.progress.note(f"{len(listing.relative)} files in the archive, {n_read} new or changed")
+    n_new = len(changes.to_read)
+    job.progress.note(f"{len(listing.relative)} files in the archive, {n_new} new or changed")
     if changes.outdated:
         commit(job.store, job.run_id, {"files": []}, touched={"files": {(one,) for one in changes.outdated}})
-    if n_read:
-        new = NewRows(job, n_read)
+    new = NewRows(job, n_new)
+    if n_new and not stop():
         items = scan_items(job.archive, job.key_file, listing.files(changes.to_read))
-        read_headers(items, workers.executor(), job.pseudonyms, new.add)
+        read_headers(items, workers.executor(), job.pseudonyms, new.add, stop)
         new.commit()
-    return FileIndex(job.store, listing, n_read)
+    return FileIndex(job.store, listing, new.n_read, n_new - new.n_read)
 
 
 class NewRows:
@@ -144,13 +163,18 @@ class NewRows:
         self._seen: set[str] = set()
         self._last = time.monotonic()
 
+    @property
+    def n_read(self) -> int:
+        """Files taken until now."""
+        return len(self._seen)
+
     def add(self, rows: Sequence[FileRow]) -> None:
         """Take the rows of some files, all rows of each."""
         self._rows += rows
         self._seen.update(row.container_id or row.file_id for row in rows)
         if time.monotonic() - self._last > COMMIT_EVERY_S:
             self.commit()
-            self._job.progress.note(f"{len(self._seen)} of {self._n_files} files read")
+            self._job.progress.note(f"{self.n_read} of {self._n_files} files read")
 
     def commit(self) -> None:
         """Write what was taken since the last time."""
@@ -158,6 +182,16 @@ class NewRows:
             commit(self._job.store, self._job.run_id, {"files": self._rows}, touched={})
         self._rows = []
         self._last = time.monotonic()
+
+
+def refuse_many_gone(n_gone: int, n_known: int, what: str) -> None:
+    """Raise `ConfigurationError` where more than half (own choice) are gone at once: an archive that is not mounted, or
+    another one, must not empty the tables."""
+    if 2 * n_gone > n_known:
+        raise ConfigurationError(
+            f"{n_gone} of {n_known} {what} are not in the archive any more; is it mounted, and is it the right folder? "
+            "Nothing was taken out of the tables. If they are gone indeed, run again with --allow-gone"
+        )
 
 
 def list_archive(archive: Path, pseudonyms: Pseudonyms) -> Listing:
@@ -214,6 +248,7 @@ def read_headers(
     executor: Executor,
     pseudonyms: Pseudonyms,
     keep: Callable[[Sequence[FileRow]], None],
+    stop: Callable[[], bool] = NEVER,
 ) -> None:
     """Read files and hand their rows to `keep`, group by group.
 
@@ -232,7 +267,7 @@ def read_headers(
             by_id.update({single.exam_id: single for single in singles})
             yield from singles
 
-    run_window(items, SCAN_STAGES, executor=executor, on_outcome=on_outcome)
+    run_window(items, SCAN_STAGES, executor=executor, on_outcome=on_outcome, stop=stop)
 
 
 def hash_item(job: Job, index: FileIndex, exam: Exam, rows: Sequence[FileRow]) -> WorkItem:

@@ -15,6 +15,7 @@ from cohort.tables.compact import Compacted, compact_history
 from cohort.tables.fsck import Finding, fsck
 from cohort.tables.migrate import Migrated, migrate
 from cohort.tables.repair import repair
+from pipelines.candidate import finish_promotion
 from pipelines.lock import only_run
 
 _RUN_TIME: Final = re.compile(r"\d{8}T\d{6}")
@@ -47,9 +48,13 @@ def collect_garbage(store: Path, *, grace: Grace, dry_run: bool) -> list[Garbage
 
 
 def compact(store: Path) -> Compacted:
-    """Join the history's part files; errors as of `compact_history` and `only_run`."""
+    """Join the history's part files; errors as of `compact_history` and `only_run`.
+
+    An acceptance that was interrupted is finished first: it knows the part files that it wrote by their names.
+    """
     with only_run(store):
         read_rows(store, "runs")  # no store, or of another version: refused before anything is touched
+        finish_promotion(store)
         return compact_history(store)
 
 

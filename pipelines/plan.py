@@ -16,6 +16,7 @@ import duckdb
 import pyarrow as pa
 
 from cohort.tables.buckets import table_dataset
+from cohort.tables.sql import in_memory
 from pipelines.fingerprint import STAGES
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def why(ledgers: Sequence[Path], store: Path, artefacts: Artefacts, plan: Plan) 
 
 def _connect(ledgers: Sequence[Path], store: Path) -> duckdb.DuckDBPyConnection:
     """Tables `wanted`, and `latest` with the attempts that count."""
-    connection = duckdb.connect(":memory:")
+    connection = in_memory()
     connection.register("wanted", table_dataset(store, "wanted"))
     for number, folder in enumerate(ledgers):
         connection.register(f"ledger{number}", table_dataset(folder, "ledger"))

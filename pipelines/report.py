@@ -14,7 +14,7 @@ import duckdb
 from cohort.errors import ConfigurationError
 from cohort.rows import RunRow
 from cohort.store.publish import replacing
-from cohort.tables.sql import connect
+from cohort.tables.sql import connect, in_memory
 from pipelines.fingerprint import STAGES
 from pipelines.report_page import render
 from pipelines.run_facts import CLUSTER, SOFTWARE, read_facts
@@ -194,7 +194,7 @@ def _outcomes(folder: Path) -> duckdb.DuckDBPyConnection:
 
     Each query reads the file again, so that memory does not grow with the run.
     """
-    connection = duckdb.connect(":memory:")
+    connection = in_memory()
     if (folder / OUTCOMES).exists():
         lines = connection.read_json(
             str(folder / OUTCOMES), columns=_COLUMNS, format="newline_delimited", ignore_errors=True

@@ -8,6 +8,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any, Final
 
 from cohort.reasons import REASONS
+from cohort.rows import RunRow
 from pipelines.progress import duration
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def _verdict_lines(report: RunReport) -> Iterable[str]:
     else:
         yield (
             f"<b>Stopped before its end:</b> its time was over, or somebody stopped it. {run.stages_run:,} stages of "
-            f"exams were run. Left for the next run: {_exams_of(run.n_pending)}."
+            f"exams were run. Left for the next run: {_left(run)}."
         )
     if run.reason:
         yield f"<b>The run is flagged:</b> {escape(REASONS.get(run.reason, run.reason))}"
@@ -107,6 +108,10 @@ def _verdict_lines(report: RunReport) -> Iterable[str]:
             f"Engines: {_exams_of(run.opensim_checked)} solved again with OpenSim; the largest difference of an axial "
             f"load is {run.opensim_max_difference:.2%}."
         )
+
+
+def _left(run: RunRow) -> str:
+    return _exams_of(run.n_pending) if run.n_pending else "files that were not read, or exams that were not looked at"
 
 
 def _exams_of(n: int) -> str:

@@ -10,17 +10,17 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
 
 from cohort import __version__
 from cohort.rows import RunRow
 from cohort.store.publish import sweep_temporary
+from cohort.tables.buckets import table_dataset
 from cohort.tables.commit import commit
 from pipelines.candidate import (
     StageChange,
     candidate_path,
     changed_stages,
-    discard,
+    drop,
     finish_promotion,
     has_candidate,
     open_candidate,
@@ -42,10 +42,8 @@ from pipelines.run_facts import record_software
 from pipelines.run_log import RunLog, run_folder
 from pipelines.summary import Summary, count_exams, mark_gone
 from pipelines.survey import note_unmatched_subjects, withdraw
-from pipelines.wanted import refresh_wanted
-from pipelines.window import run_window
-
-NEVER: Final[Callable[[], bool]] = lambda: False  # noqa: E731
+from pipelines.wanted import refresh_wanted, settle_statuses
+from pipelines.window import NEVER, run_window
 
 
 def run(
@@ -59,6 +57,7 @@ def run(
     command: str = "run",
     stop: Callable[[], bool] = NEVER,
     accept: bool = False,
+    allow_gone: bool = False,
 ) -> Summary:
     """Process an archive into a store.
 
@@ -67,8 +66,9 @@ def run(
     subjects : CSV or Parquet with sex, age, height and weight (see `cohort.archive.demographics.read_subjects`)
     retry_failed : try stages again that failed with the same fingerprint, and open unreadable files again
     command : name of the command, for the table `runs`
-    stop : asked before each batch of work; once true the run ends when what it has begun is done
+    stop : asked before each batch of work, of files too; once true the run ends when what it has begun is done
     accept : let numbers that new weights, code or base models changed become current, whatever the limits say
+    allow_gone : believe it when more than half of the files or exams are gone
 
     Raises
     ------
@@ -83,9 +83,9 @@ def run(
         resources.callback(progress.keep_notes, None)
         _record(job, command)
         workers = Workers(job, resources)
-        planned = plan_run(job, workers, retry_failed=retry_failed)
+        planned = plan_run(job, workers, retry_failed=retry_failed, allow_gone=allow_gone, stop=stop)
         chain = Chain(job, planned.plan, planned.index, ledgers=planned.ledgers, root=planned.root, log=log)
-        if planned.plan.todo.num_rows:
+        if planned.is_complete and planned.plan.todo.num_rows:
             progress.plan(planned.plan.stages)
             try:
                 run_window(
@@ -126,6 +126,8 @@ class Planned:
     ledgers: tuple[Path, ...]
     """Folders of tables with the attempts that the plan has considered."""
     plan: Plan
+    is_complete: bool
+    """Whether all files were read and all series chosen: else the time was over, and nothing may be judged."""
 
     @property
     def root(self) -> Path:
@@ -133,25 +135,41 @@ class Planned:
         return self.ledgers[-1]
 
 
-def plan_run(job: Job, workers: Workers, *, retry_failed: bool, dry: bool = False) -> Planned:
+def plan_run(
+    job: Job,
+    workers: Workers,
+    *,
+    retry_failed: bool,
+    dry: bool = False,
+    allow_gone: bool = False,
+    stop: Callable[[], bool] = NEVER,
+) -> Planned:
     """Bring the file index and the choice of series up to date, withdraw what is gone, and plan the rest.
 
     Parameters
     ----------
     dry : leave numbers that wait for acceptance as they are
+    allow_gone : believe it when more than half of the files or exams are gone
+    stop : asked before each batch of files; where it leaves some unread, the plan is that of the last run's archive
     """
     if finish_promotion(job.store):
         job.progress.note("an acceptance of new numbers that had been interrupted is finished")
-    index = update_index(job, workers, retry_failed=retry_failed)
+    index = update_index(job, workers, retry_failed=retry_failed, allow_gone=allow_gone, stop=stop)
     note_unmatched_subjects(job)
-    here = refresh_wanted(job, workers, index)
-    gone = withdraw(job.store, here.exam_ids, here.unchosen)
+    if index.n_unread:  # exams are there in part, or seem to be gone because their files are known by new names
+        n_exams = table_dataset(job.store, "wanted").count_rows()
+        plan = make_plan((job.store,), job.store, retry_failed=retry_failed)
+        return Planned(index, n_exams, 0, (), (job.store,), plan, is_complete=False)
+    here = refresh_wanted(job, workers, index, stop=stop)
+    gone = withdraw(job.store, here.exam_ids, here.unchosen, allow_gone=allow_gone)
     mark_gone(job.store, job.run_id, gone)
     withdraw_from_candidate(job.store, [*gone, *here.unchosen])
     changed = changed_stages(job.store, job.artefacts)
     ledgers = _ledgers(job, changed, dry=dry)
     plan = make_plan(ledgers, job.store, retry_failed=retry_failed)
-    return Planned(index, len(here.exam_ids), len(gone), changed, ledgers, plan)
+    if not (changed or here.n_left or dry):
+        settle_statuses(job, plan.exam_ids)
+    return Planned(index, len(here.exam_ids), len(gone), changed, ledgers, plan, is_complete=not here.n_left)
 
 
 def _ledgers(job: Job, changed: Sequence[StageChange], *, dry: bool) -> tuple[Path, ...]:
@@ -165,7 +183,7 @@ def _ledgers(job: Job, changed: Sequence[StageChange], *, dry: bool) -> tuple[Pa
         return (job.store, open_candidate(job.store, job.artefacts.models, note=job.progress.note))
     if has_candidate(job.store):
         job.progress.note("numbers that waited for acceptance are dropped: weights, code and base models are the old")
-        discard(job.store)
+        drop(job.store)
     return (job.store,)
 
 
@@ -208,6 +226,7 @@ def preview(
     progress: Progress,
     subjects: Path | None = None,
     retry_failed: bool = False,
+    allow_gone: bool = False,
 ) -> Preview:
     """Plan a run and say why: the file index and the choice of series are brought up to date, nothing is processed.
 
@@ -215,7 +234,8 @@ def preview(
     """
     with only_run(store, "dry run", progress.note), ExitStack() as resources:
         job = prepare(archive.resolve(), store.resolve(), config, subjects, progress)
-        planned = plan_run(job, Workers(job, resources), retry_failed=retry_failed, dry=True)
+        workers = Workers(job, resources)
+        planned = plan_run(job, workers, retry_failed=retry_failed, dry=True, allow_gone=allow_gone)
         rows = why(planned.ledgers, job.store, job.artefacts, planned.plan).to_pylist()
     exams: dict[str, list[str]] = {exam_id: [] for exam_id in planned.plan.exam_ids}
     for row in rows:
@@ -228,7 +248,8 @@ def preview(
 def _finish(job: Job, planned: Planned, chain: Chain, command: str, *, accept: bool) -> Summary:
     """Judge a change, record the run in the table `runs`, and write its summary and report."""
     n_pending = planned.plan.todo.num_rows - chain.n_ended
-    change = _judge(job, accept=accept, n_pending=n_pending) if planned.changed else None
+    stopped = n_pending > 0 or not planned.is_complete
+    change = _judge(job, accept=accept, stopped=stopped) if planned.changed else None
     disagree = chain.largest_difference is not None and chain.largest_difference > AGREEMENT_LIMIT
     reason = "engines_disagree" if disagree else "change_held" if change == "held" else None
     statuses, reasons = count_exams(job.store)
@@ -249,7 +270,7 @@ def _finish(job: Job, planned: Planned, chain: Chain, command: str, *, accept: b
         n_gone=planned.n_gone,
         n_pending=n_pending,
         stages_run=chain.n_executed,
-        ended="stopped" if n_pending else "complete",
+        ended="stopped" if stopped else "complete",
         change=change,
         status="flagged" if reason else "ok",
         reason=reason,
@@ -263,10 +284,10 @@ def _finish(job: Job, planned: Planned, chain: Chain, command: str, *, accept: b
     return summary
 
 
-def _judge(job: Job, *, accept: bool, n_pending: int) -> str:
+def _judge(job: Job, *, accept: bool, stopped: bool) -> str:
     """Compare waiting numbers with the current ones, and let them become current where the gate is open: held or
     accepted. While exams are left to be redone nothing is judged."""
-    if n_pending:
+    if stopped:
         return "held"
     from pipelines.change import compare_change  # plots and statistics: not for runs without a change
     from pipelines.change_report import write_change_report

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from numbers import Number
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Final, Self, TextIO
@@ -118,7 +119,7 @@ class _RecordFile(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Append a record, without anything that may hold a path or the text of an exception."""
-        with suppress(OSError):  # a full disk is the run's own affair; whoever logs must not fail for it
+        with suppress(OSError, ValueError):  # a full disk, a file that was closed: whoever logs must not fail for it
             self.line(record.levelname, f"{record.name}: {_said(record)}{_raised(record)}")
 
     def close(self) -> None:
@@ -129,11 +130,12 @@ class _RecordFile(logging.Handler):
 
 def _said(record: logging.LogRecord) -> str:
     """Text of a record. Of other people's code only what stands in the code itself, with numbers and addresses."""
-    if record.name.split(".")[0] in _OWN:
-        return record.getMessage()
     constants = _constants(record)
-    if record.msg in constants:
-        return str(record.msg) % _harmless(record.args) if record.args else str(record.msg)
+    with suppress(TypeError, ValueError, KeyError):  # arguments that do not fit the text, or do no longer
+        if record.name.split(".")[0] in _OWN:
+            return record.getMessage()
+        if record.msg in constants:
+            return str(record.msg) % _harmless(record.args) if record.args else str(record.msg)
     text = str(record.msg) if isinstance(record.msg, str) else ""
     pieces = sorted((one for one in constants if len(one) >= _PIECE and one in text), key=text.index)
     return " ... ".join(pieces) or f"see {record.module}.py, line {record.lineno}"
@@ -154,7 +156,7 @@ def _harmless(args: Any) -> Any:
 
 
 def _number_or_address(value: object) -> object:
-    kept = isinstance(value, int | float) or (isinstance(value, str) and _ADDRESS.fullmatch(value))
+    kept = isinstance(value, Number) or (isinstance(value, str) and _ADDRESS.fullmatch(value))
     return value if kept else "..."
 
 

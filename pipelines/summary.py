@@ -36,8 +36,9 @@ class Summary:
 
     @property
     def did_nothing(self) -> bool:
-        """Nothing had changed."""
-        return self.run.stages_run == 0 and self.run.n_files_read == 0 and self.run.n_gone == 0
+        """Nothing had changed; a run that was stopped does not know."""
+        run = self.run
+        return run.ended == "complete" and run.stages_run == 0 and run.n_files_read == 0 and run.n_gone == 0
 
     def to_json(self) -> str:
         """One JSON object."""

@@ -19,7 +19,7 @@ from cohort.tables.buckets import remove_exams, table_dataset
 from cohort.tables.ledger import Ledger, read_ledger
 from pipelines.config import RunConfig
 from pipelines.exams import Exam, group_exams, plan_exam
-from pipelines.index import index_columns, update_index
+from pipelines.index import index_columns, refuse_many_gone, update_index
 from pipelines.job import Job, Workers, prepare
 from pipelines.lock import only_run
 from pipelines.progress import Progress
@@ -50,11 +50,21 @@ class Survey:
 
 
 def survey(
-    archive: Path, store: Path, *, config: RunConfig, progress: Progress, subjects: Path | None = None
+    archive: Path,
+    store: Path,
+    *,
+    config: RunConfig,
+    progress: Progress,
+    subjects: Path | None = None,
+    allow_gone: bool = False,
 ) -> Survey:
     """Bring the tables `files`, `series` and `exams` of a store up to date with an archive; nothing is converted.
 
     Exams that no run has processed as they are now get the status `pending`.
+
+    Parameters
+    ----------
+    allow_gone : believe it when more than half of the files or exams are gone
 
     Raises
     ------
@@ -65,13 +75,13 @@ def survey(
     with only_run(store, "scan", progress.note), ExitStack() as resources:
         sweep_temporary(store)
         job = prepare(archive.resolve(), store.resolve(), config, subjects, progress)
-        index = update_index(job, Workers(job, resources))
+        index = update_index(job, Workers(job, resources), allow_gone=allow_gone)
         note_unmatched_subjects(job)
         exams = group_exams(index.rows, job.subjects, config.select)
         ledger = read_ledger(store)
         rows = _exam_rows(job, exams, ledger)
         unchosen = [exam.exam_id for exam in exams if not exam.sagittal]
-        gone = withdraw(store, {exam.exam_id for exam in exams}, unchosen)
+        gone = withdraw(store, {exam.exam_id for exam in exams}, unchosen, allow_gone=allow_gone)
         update_exam_tables(store, job.run_id, exams, rows, gone)
     return Survey(
         n_files=index.n_files,
@@ -98,20 +108,28 @@ def note_unmatched_subjects(job: Job) -> None:
         )
 
 
-def withdraw(store: Path, here: Collection[str], unchosen: Collection[str]) -> list[str]:
+def withdraw(store: Path, here: Collection[str], unchosen: Collection[str], *, allow_gone: bool = False) -> list[str]:
     """Take the results of exams out of the tables that left the archive, or of which nothing is chosen any more.
 
     Parameters
     ----------
     here : exams in the archive
     unchosen : those of them without usable sagittal images
+    allow_gone : believe it when more than half of the exams with results are gone
 
     Returns
     -------
     the exams that left the archive and are not yet marked as gone, sorted
+
+    Raises
+    ------
+    ConfigurationError
+        when more than half are gone, and nobody said so
     """
     processed = set(column(store, "ledger", "exam_id"))
     exams = table_dataset(store, "exams").to_table(columns=["exam_id"], filter=ds.field("status") != "gone")
+    if not allow_gone:
+        refuse_many_gone(len(processed.difference(here)), len(processed), "exams with results")
     gone = processed.union(exams["exam_id"].to_pylist()).difference(here)
     if gone:
         remove_exams(store, sorted(gone))

@@ -7,7 +7,7 @@ nightly run over an unchanged archive compares digests in DuckDB and chooses not
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, Final
@@ -18,10 +18,11 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from cohort.archive.demographics import SubjectTable
-from cohort.rows import FileRow, WantedRow
+from cohort.rows import ExamRow, FileRow, WantedRow
 from cohort.tables.buckets import objects_of, read_objects, table_dataset
 from cohort.tables.commit import commit
 from cohort.tables.ledger import read_ledger
+from cohort.tables.sql import in_memory
 from pipelines.exams import NO_PART_OF_AN_EXAM, Artefacts, Exam, ExamPlan, make_exam, plan_exam
 from pipelines.fingerprint import NOTHING, STAGES, Parts, chained, digest
 from pipelines.index import FileIndex, hash_item, rehashed
@@ -29,7 +30,7 @@ from pipelines.job import Job, Workers
 from pipelines.outcome import Outcome, WorkItem
 from pipelines.scan import SCAN_STAGES
 from pipelines.summary import exam_row, selection_flags
-from pipelines.window import run_window
+from pipelines.window import NEVER, run_window
 
 SELECTION_VERSION: Final = 1
 """Raised by hand when the code that chooses series may choose otherwise: every exam is then chosen again."""
@@ -45,20 +46,29 @@ class Here:
     exam_ids: Collection[str]
     unchosen: Collection[str]
     """Those of them without usable sagittal images."""
+    n_left: int = 0
+    """Exams whose series the end of the run's time left unchosen, or chosen as they were."""
 
 
-def refresh_wanted(job: Job, workers: Workers, index: FileIndex) -> Here:
+def refresh_wanted(job: Job, workers: Workers, index: FileIndex, *, stop: Callable[[], bool] = NEVER) -> Here:
     """Choose series of new and changed exams, hash what they chose, and bring `wanted` and the tables of exams up to
-    date. What left the archive is not touched (`pipelines.survey.withdraw` does that)."""
-    with duckdb.connect(":memory:") as connection:
+    date. What left the archive is not touched (`pipelines.survey.withdraw` does that).
+
+    Parameters
+    ----------
+    index : complete: of an exam whose files are not all in it, other series would be chosen
+    stop : asked before each exam; once true the rest is left for the next run
+    """
+    with in_memory() as connection:
         states = archive_states(job, connection)
         changed = _changed(job, connection, states)
+    n_left = changed.num_rows
     if changed.num_rows:
         job.progress.note(f"choosing series of {changed.num_rows} new or changed exams")
-        _choose(job, workers, index, changed)
+        n_left -= _choose(job, workers, index, changed, stop)
     _renew_fingerprints(job)
     unchosen = table_dataset(job.store, "wanted").to_table(columns=["exam_id"], filter=ds.field("convert").is_null())
-    return Here(frozenset(states["exam_id"].to_pylist()), unchosen["exam_id"].to_pylist())
+    return Here(frozenset(states["exam_id"].to_pylist()), unchosen["exam_id"].to_pylist(), n_left)
 
 
 def archive_states(job: Job, connection: duckdb.DuckDBPyConnection) -> pa.Table:
@@ -127,14 +137,19 @@ def read_exam_rows(job: Job, exam_ids: Sequence[str]) -> Iterator[list[FileRow]]
                 yield objects_of("files", table.slice(begin, end - begin))
 
 
-def _choose(job: Job, workers: Workers, index: FileIndex, changed: pa.Table) -> None:
-    """Choose the series of some exams; files of a chosen series that were never hashed are read by the workers."""
+def _choose(job: Job, workers: Workers, index: FileIndex, changed: pa.Table, stop: Callable[[], bool]) -> int:
+    """Choose the series of some exams; files of a chosen series that were never hashed are read by the workers.
+
+    Returns the number of exams that are done.
+    """
     states = {row["exam_id"]: row for row in changed.to_pylist()}
     chosen = Chosen(job, states)
     waiting: dict[str, list[FileRow]] = {}
 
     def items() -> Iterator[WorkItem]:
         for rows in read_exam_rows(job, list(states)):
+            if stop():
+                return
             exam = make_exam(rows, job.subjects, job.config.select)
             if all(row.content_sha256 for row in exam.chosen):
                 chosen.add(exam)
@@ -150,8 +165,33 @@ def _choose(job: Job, workers: Workers, index: FileIndex, changed: pa.Table) -> 
     source = items()
     first = next(source, None)
     if first is not None:  # else no worker is needed
-        run_window(chain([first], source), SCAN_STAGES, executor=workers.executor(), on_outcome=on_outcome)
+        run_window(chain([first], source), SCAN_STAGES, executor=workers.executor(), on_outcome=on_outcome, stop=stop)
     chosen.commit()
+    return chosen.n_taken
+
+
+def settle_statuses(job: Job, todo: Collection[str]) -> None:
+    """Say in the table `exams` what a plan knows of exams whose series were not chosen anew.
+
+    Those that it works on are `pending` where they were sound: their numbers rest on other parameters than those that
+    are wanted now. Those that are `pending` although nothing is left to do get their status back: the weights or
+    parameters that were wanted when their series were chosen have been taken back.
+
+    Parameters
+    ----------
+    todo : exams that the plan works on
+    """
+    exams = table_dataset(job.store, "exams")
+    sound = exams.to_table(filter=ds.field("status").isin(["ok", "flagged"]))
+    sound = sound.filter(pc.is_in(sound["exam_id"], value_set=pa.array(list(todo), pa.string())))
+    rows = [ExamRow(**values | {"status": "pending", "reason": None}) for values in sound.to_pylist()]
+    pending = exams.to_table(columns=["exam_id"], filter=ds.field("status") == "pending")["exam_id"].to_pylist()
+    if settled := sorted(set(pending).difference(todo)):
+        ledger = read_ledger(job.store, settled)
+        found = (make_exam(files, job.subjects, job.config.select) for files in read_exam_rows(job, settled))
+        rows += [exam_row(exam, plan_exam(exam, job.artefacts), ledger) for exam in found]
+    if rows:
+        commit(job.store, job.run_id, {"exams": rows}, touched={})
 
 
 class Chosen:
@@ -162,9 +202,11 @@ class Chosen:
         self._exams: list[Exam] = []
         self._hashed: list[FileRow] = []
         self._last = time.monotonic()
+        self.n_taken = 0
 
     def add(self, exam: Exam, hashed: Sequence[FileRow] = ()) -> None:
         """Take an exam, and rows of its files that have just got their hash."""
+        self.n_taken += 1
         self._exams.append(exam)
         self._hashed += hashed
         if time.monotonic() - self._last > COMMIT_EVERY_S:

@@ -28,6 +28,9 @@ WINDOW_PER_SLOT: Final = 2
 COUNT_EVERY_S: Final = 20.0
 """Workers of a batch system join one by one."""
 
+NEVER: Final[Callable[[], bool]] = lambda: False  # noqa: E731
+"""For `stop`."""
+
 OnOutcome = Callable[[Outcome], Iterable[WorkItem]]
 """Receives every outcome once, in the client, and returns the items that can start now (the exam's next stage)."""
 
@@ -212,7 +215,7 @@ def run_window(
     *,
     executor: Executor,
     on_outcome: OnOutcome,
-    stop: Callable[[], bool] = lambda: False,
+    stop: Callable[[], bool] = NEVER,
 ) -> None:
     """Run items, and the items that their outcomes lead to, until nothing is left.
 

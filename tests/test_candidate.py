@@ -44,6 +44,7 @@ from pipelines.candidate import (
 )
 from pipelines.exams import Artefacts
 from pipelines.fingerprint import STAGE_VERSIONS, STAGES
+from pipelines.maintenance import compact
 
 FEATURE_TABLES = ("vertebrae", "discs", "muscle_levels", "curvature", "loads")
 
@@ -176,6 +177,25 @@ def test_a_promotion_killed_in_the_middle_is_finished_by_the_next_command(
     assert sum(len(pd.read_parquet(part)) for part in parts) == 5 * 13
 
 
+def test_compaction_after_an_interrupted_promotion_doubles_no_history(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, expected: object
+) -> None:
+    store = changed_store(tmp_path / "store", new=[NEWCOMER])
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("pipelines.candidate.decide", killed)
+        with pytest.raises(KeyboardInterrupt):
+            promote(store, "accepting")
+    compact(store)
+    finish_promotion(store)
+    assert state(store) == expected
+    (part,) = (store / "history" / "discs" / "run=accepting").iterdir()
+    assert len(pd.read_parquet(part)) == len(table(store, "discs"))
+
+
 def test_promotion_of_nothing_is_an_error(tmp_path: Path) -> None:
     create_tables(tmp_path)
     with pytest.raises(ConfigurationError, match="no numbers wait"):
@@ -205,6 +225,13 @@ def test_the_same_change_goes_on_and_another_one_starts_anew(tmp_path: Path) -> 
     assert read_ledger(folder) == {}
     assert len(notes) == 1
     assert str(tmp_path) not in notes[0]
+
+
+def test_the_run_that_held_numbers_says_so_when_another_change_drops_them(tmp_path: Path) -> None:
+    store = changed_store(tmp_path)
+    assert table(store, "runs").set_index("run_id")["change"][NEW] == "held"
+    open_candidate(store, "another", note=str)
+    assert table(store, "runs").set_index("run_id")["change"][NEW] == "discarded"
 
 
 def artefacts(weights: str = "w", male: str = "m") -> Artefacts:

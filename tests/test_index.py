@@ -72,8 +72,8 @@ class Place:
             progress=Progress(quiet=True),
         )
 
-    def update(self) -> FileIndex:
-        return update_index(self.job(), InThisProcess())
+    def update(self, *, allow_gone: bool = False) -> FileIndex:
+        return update_index(self.job(), InThisProcess(), allow_gone=allow_gone)
 
 
 @pytest.fixture
@@ -121,6 +121,18 @@ def test_an_interrupted_scan_goes_on_where_it_stopped(place: Place, monkeypatch:
     assert (found.n_files, found.n_read) == (5, 3)
 
 
+def test_a_scan_whose_time_is_over_keeps_what_it_has_read(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_block(place.archive, series="1.2", n=5)
+    monkeypatch.setattr("pipelines.scan.FILES_PER_TASK", 1)
+    monkeypatch.setattr("pipelines.index.COMMIT_EVERY_S", 0.0)
+    job = place.job()
+    first = update_index(job, InThisProcess(), stop=lambda: bool(read_objects(job.store, "files")))
+    assert first.n_files == first.n_read == 5 - first.n_unread
+    assert 0 < first.n_read < 5
+    second = place.update()
+    assert (second.n_files, second.n_read, second.n_unread) == (5, first.n_unread, 0)
+
+
 def test_unchanged_files_are_not_opened_again(place: Place) -> None:
     paths = write_block(place.archive, series="1.2", n=3)
     (place.archive / "letter.txt").write_text("text")
@@ -148,6 +160,18 @@ def test_only_what_changed_is_read_and_what_is_gone_leaves(place: Place) -> None
     assert sum(before.get(row.file_id) == row for row in index.rows) == 2
 
 
+def test_an_archive_that_is_not_mounted_empties_nothing(place: Place, tmp_path: Path) -> None:
+    write_block(place.archive, series="1.2", n=4)
+    before = place.update().rows
+    place.archive.rename(tmp_path / "elsewhere")
+    place.archive.mkdir()
+    with pytest.raises(ConfigurationError, match=r"4 of 4 files .* --allow-gone"):
+        place.update()
+    assert read_objects(place.folder / "store", "files") == before
+    assert place.update(allow_gone=True).n_files == 0
+    assert place.update().n_files == 0
+
+
 def test_members_of_an_unchanged_zip_keep_their_rows_and_those_that_left_it_leave(place: Place, tmp_path: Path) -> None:
     one, two = slice_bytes(tmp_path, "one"), slice_bytes(tmp_path, "two")
     path = zipped(place.archive / "exam.zip", {"a/1": one, "a/2": two, "a/note.txt": b"text"})
@@ -160,7 +184,7 @@ def test_members_of_an_unchanged_zip_keep_their_rows_and_those_that_left_it_leav
     second = place.update()
     assert reasons(second.rows) == {"container": 1, None: 2}
     path.unlink()
-    assert place.update().rows == []
+    assert place.update(allow_gone=True).rows == []
 
 
 def test_source_of_a_row_gives_its_bytes(place: Place, tmp_path: Path) -> None:

@@ -13,10 +13,12 @@ from click.testing import CliRunner
 from cohort.rows import ExamRow, RunRow
 from cohort.tables.commit import commit
 from pipelines.cli import main
+from pipelines.commands.archive import print_summary
 from pipelines.outcome import Outcome
 from pipelines.report import gather, write_report
 from pipelines.run_facts import record_software
 from pipelines.run_log import RunLog, run_folder
+from pipelines.summary import Summary
 
 NAME = "Geheimrat"
 STOPPED, IDLE, KILLED = "20260101T220000-aaaaaa", "20260102T220000-bbbbbb", "20260103T220000-cccccc"
@@ -183,3 +185,16 @@ def test_the_command_takes_the_latest_run_and_names_it_for_a_wrong_one(store: Pa
     result = CliRunner().invoke(main, ["report", "../runs", "--store", str(store)])
     assert result.exit_code == 2
     assert KILLED in result.output
+
+
+def test_a_run_that_was_stopped_while_it_read_files_does_not_say_that_all_is_done(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = run_row(STOPPED, n_files_read=0, stages_run=0, n_pending=0, change=None)
+    commit(tmp_path, STOPPED, {"runs": [row]}, touched={})
+    leave_files(tmp_path, STOPPED)
+    assert "Left for the next run: files that were not read" in page_of(tmp_path, STOPPED)
+    print_summary(Summary(row, {}, {}, tmp_path))
+    said = capsys.readouterr().out
+    assert "Stopped before its end" in said
+    assert "Nothing to do" not in said

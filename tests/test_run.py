@@ -169,7 +169,7 @@ def test_a_new_exam_is_the_only_one_processed(place: Place) -> None:
 
 def test_a_night_that_is_over_leaves_the_rest_for_the_next_and_says_what_it_is(place: Place) -> None:
     _write(place, LATER)
-    summary = place.run(command="nightly", stop=lambda: True)
+    summary = place.run(command="nightly", stop=lambda: len(read_objects(place.store, "wanted")) == 3)
     assert (summary.run.command, summary.run.ended, summary.run.n_pending) == ("nightly", "stopped", 1)
     assert summary.run.stages_run == 0
     (exam,) = [row for row in read_objects(place.store, "exams") if row.exam_id == place.exam_id(LATER)]
@@ -185,6 +185,18 @@ def test_a_night_that_is_over_leaves_the_rest_for_the_next_and_says_what_it_is(p
     assert found["stages"] == dict.fromkeys(("convert", "segment", "measure", "load"), 1)
     assert "new exam" in CliRunner().invoke(main, [*arguments, "--dry-run"]).output
     assert {path: path.stat().st_mtime_ns for path in (place.store / "tables").rglob("*.parquet")} == tables
+
+
+def test_a_night_that_is_over_while_files_are_read_takes_nothing_for_gone(place: Place) -> None:
+    """Files under new names are unknown until they are read; the old names are known to be gone at once."""
+    (place.archive / f"{SECRETS[0]}_602").rename(place.archive / "elsewhere")
+    before = {table: read_rows(place.store, table) for table in ("exams", "wanted", "loads", "ledger")}
+    stopped = place.run(stop=lambda: True).run
+    assert (stopped.ended, stopped.n_files_read, stopped.n_gone, stopped.n_exams) == ("stopped", 0, 0, 2)
+    assert {table: read_rows(place.store, table) for table in before} == before
+    summary = place.run()
+    assert (summary.run.ended, summary.run.n_gone, summary.run.stages_run) == ("complete", 0, 0)
+    assert read_rows(place.store, "loads") == before["loads"]
 
 
 def test_a_changed_height_redoes_only_the_load(place: Place, tmp_path: Path) -> None:

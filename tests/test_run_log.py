@@ -8,6 +8,7 @@ import json
 import logging
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pipelines.outcome import Outcome, log_failure
@@ -68,6 +69,23 @@ def test_numbers_and_addresses_of_other_code_are_kept_and_other_values_are_not(t
     assert "Worker tcp://127.0.0.1:41234 killed by signal 9: ..." in log_text(tmp_path)
     assert "lost 3 of '...'" in log_text(tmp_path)
     assert NAME not in log_text(tmp_path)
+
+
+class Seconds:
+    """A number of another kind."""
+
+    def __float__(self) -> float:
+        return 3.0
+
+
+def test_a_record_that_cannot_be_put_together_disturbs_nobody(tmp_path: Path) -> None:
+    with RunLog(tmp_path, RUN):
+        logger = logging.getLogger("distributed.scheduler")
+        logger.warning("lost %d workers of %d", np.int64(3), 4)
+        logger.warning("the limit is %.1f seconds", Seconds())
+    lines = log_text(tmp_path).splitlines()
+    assert lines[0].endswith("lost 3 workers of 4")
+    assert lines[1].endswith("the limit is %.1f seconds")
 
 
 def test_a_full_disk_is_raised_and_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from cohort.errors import ConfigurationError
 from cohort.store import layout
 from cohort.store.publish import publishing, replacing, sweep_temporary
+from cohort.tables.buckets import create_tables
 
 EXAM = "abcdefghijklmnopqrstuvwxyz"
 KILLED = """
@@ -103,6 +104,16 @@ def test_a_killed_worker_leaves_nothing_visible(tmp_path: Path) -> None:
     assert sweep_temporary(tmp_path) == 0  # it might still be at work
     assert sweep_temporary(tmp_path, older_than_s=0) == 1
     assert list(target.parent.iterdir()) == []
+
+
+def test_what_vanishes_while_it_is_swept_disturbs_nobody(tmp_path: Path) -> None:
+    create_tables(tmp_path)
+    left = tmp_path / "tables" / ".tmp-snapshot"
+    left.symlink_to(tmp_path / "nowhere")  # found, and gone when it is looked at
+    create_tables(tmp_path)
+    assert sweep_temporary(tmp_path) == 0
+    assert sweep_temporary(tmp_path, older_than_s=0) == 1
+    assert not left.is_symlink()
 
 
 def test_a_file_size_limit_leaves_nothing_visible(tmp_path: Path) -> None:

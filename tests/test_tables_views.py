@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from cohort.tables.commit import commit
 from cohort.tables.dictionary import dictionary_of, view_types
 from cohort.tables.export import export_duckdb, export_files
 from cohort.tables.snapshot import snapshot
-from cohort.tables.sql import query
+from cohort.tables.sql import in_memory, query
 from cohort.tables.view import MIN_SUBJECTS
 from cohort.tables.views import views
 from pipelines.cli import main
@@ -270,3 +271,20 @@ def test_a_snapshot_keeps_the_moment_while_the_store_goes_on(tmp_path: Path) -> 
         assert read_rows(tmp_path, "discs").num_rows == 0
         assert len(pd.read_parquet(tmp_path / "tables" / "discs")) == 0
     assert not list((tmp_path / "tables").glob(".tmp-*"))
+
+
+def test_what_does_not_fit_into_memory_goes_to_the_temporary_folder_and_leaves_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, spilled = tmp_path / "here", tmp_path / "temporary"
+    here.mkdir()
+    spilled.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setattr(tempfile, "tempdir", str(spilled))
+    with in_memory() as connection:
+        connection.execute("SET memory_limit = '60MB'")
+        connection.execute("SET threads = 1")
+        connection.execute("CREATE TABLE many AS SELECT md5(range::VARCHAR) AS text FROM range(2_000_000)")
+        assert list(spilled.iterdir()) != []
+        assert connection.sql("SELECT count(*) FROM many").fetchall() == [(2_000_000,)]
+    assert [*here.iterdir(), *spilled.iterdir()] == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,16 +13,22 @@ from dicom_exams import write_block
 from cohort.archive.candidates import SelectRules
 from cohort.archive.demographics import read_subjects
 from cohort.archive.pseudonym import Pseudonyms, load_or_create_key
+from cohort.errors import ConfigurationError
 from cohort.loading.assumptions import Assumptions
 from cohort.rows import WantedRow
 from cohort.tables.buckets import create_tables, read_objects
+from cohort.tables.ledger import read_ledger
 from pipelines import wanted
 from pipelines.config import PrivacyConfig, RunConfig
 from pipelines.exams import Artefacts, make_exam, plan_exam
 from pipelines.fingerprint import STAGES
 from pipelines.index import update_index
 from pipelines.job import Job
+from pipelines.outcome import Outcome, commit_outcomes, ledger_row
 from pipelines.progress import Progress
+from pipelines.run import plan_run
+from pipelines.summary import exam_row
+from pipelines.survey import withdraw
 from pipelines.wanted import Here, read_exam_rows, refresh_wanted
 from pipelines.window import SerialExecutor
 
@@ -176,3 +183,83 @@ def test_exams_are_read_in_the_order_asked_for_however_they_are_grouped(
     found = list(read_exam_rows(site.job(), [ids[0], "unknown", ids[1]]))
     assert [{row.exam_id for row in rows} for rows in found] == [{ids[0]}, {ids[1]}]
     assert all(len(rows) == 9 for rows in found)
+
+
+def test_another_archive_takes_no_results_away(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, old = site.folder / "store", sorted(site.rows())
+    done = [Outcome(exam_id, "convert", "f", "ok", seconds=1.0) for exam_id in old]
+    commit_outcomes(store, "earlier", done)
+    for study in ("1.1", "1.2"):
+        shutil.rmtree(site.folder / "archive" / study)
+        write_block(site.folder / "archive" / f"other-{study}", StudyInstanceUID=f"9{study}", series=f"9{study}.1", n=9)
+    here, _ = site.refresh(monkeypatch)
+    with pytest.raises(ConfigurationError, match=r"2 of 2 exams with results .* --allow-gone"):
+        withdraw(store, here.exam_ids, here.unchosen)
+    assert {exam_id for exam_id, _ in read_ledger(store)} == set(old)
+    assert withdraw(store, here.exam_ids, here.unchosen, allow_gone=True) == old
+    assert read_ledger(store) == {}
+
+
+@pytest.mark.parametrize(("known", "n_left"), [(True, 1), (False, 2)])
+def test_exams_that_the_end_of_the_time_leaves_are_chosen_by_the_next_run(site: Site, known: bool, n_left: int) -> None:
+    """After one exam: with content that is known it is chosen, else it would have to be read first."""
+    site.rules = SelectRules(accept_t2_axial=True)
+    for study in () if known else ("1.1", "1.2"):
+        os.utime(next((site.folder / "archive" / study).iterdir()), ns=(1, 1))
+    before, job, workers = site.rows(), site.job(), InThisProcess()
+    index = update_index(job, workers)
+    asked = iter([False])
+    here = refresh_wanted(job, workers, index, stop=lambda: next(asked, True))
+    assert (len(here.exam_ids), here.n_left) == (2, n_left)
+    assert sum(row == before[exam_id] for exam_id, row in site.rows().items()) == n_left
+    assert refresh_wanted(job, workers, update_index(job, workers)).n_left == 0
+    assert not any(row == before[exam_id] for exam_id, row in site.rows().items())
+
+
+def statuses(store: Path) -> dict[str, str]:
+    return {row.exam_id: row.status for row in read_objects(store, "exams")}
+
+
+@pytest.fixture
+def done(site: Site) -> Site:
+    """Both exams have been through all stages."""
+    store = site.job().store
+    for rows in read_exam_rows(site.job(), sorted(site.rows())):
+        plan = plan_exam(make_exam(rows, None), ARTEFACTS)
+        outcomes = [
+            Outcome(plan.exam.exam_id, stage, one, "ok", seconds=1.0, parts=plan.parts[stage])
+            for stage, one in plan.fingerprints.items()
+        ]
+        ledger = {(one.exam_id, one.stage): ledger_row(one, run_id="earlier") for one in outcomes}
+        for one in outcomes:
+            commit_outcomes(store, "earlier", [one], [exam_row(plan.exam, plan, ledger)])
+    assert set(statuses(store).values()) == {"flagged"}
+    return site
+
+
+def test_an_exam_chosen_while_other_weights_were_wanted_is_not_pending_when_they_are_taken_back(done: Site) -> None:
+    job, one = done.job(), done.exam_id("1.1")
+    before = statuses(job.store)
+    done.artefacts = replace(ARTEFACTS, weights={"disc": "z"})
+    os.utime(next((done.folder / "archive" / "1.1").iterdir()), ns=(1, 1))
+    plan_run(done.job(), InThisProcess(), retry_failed=False)
+    assert statuses(job.store) == before | {one: "pending"}  # the other's numbers stand until the change is accepted
+
+    done.artefacts = ARTEFACTS
+    planned = plan_run(done.job(), InThisProcess(), retry_failed=False)
+    assert planned.plan.exam_ids == []
+    assert statuses(job.store) == before
+
+
+def test_exams_whose_numbers_rest_on_other_parameters_are_pending(done: Site) -> None:
+    job, before = done.job(), statuses(done.job().store)
+    done.artefacts = replace(ARTEFACTS, impute=True)
+    plan_run(done.job(), InThisProcess(), retry_failed=False, dry=True)
+    assert statuses(job.store) == before
+    planned = plan_run(done.job(), InThisProcess(), retry_failed=False)
+    assert planned.plan.stages == {"load": 2}
+    assert statuses(job.store) == dict.fromkeys(before, "pending")
+
+    done.artefacts = ARTEFACTS
+    assert plan_run(done.job(), InThisProcess(), retry_failed=False).plan.exam_ids == []
+    assert statuses(job.store) == before

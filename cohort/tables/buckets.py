@@ -18,7 +18,7 @@ import uuid
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -93,8 +93,9 @@ def read_marker(store: Path) -> tuple[int, int]:
 
 def _sweep(root: Path) -> None:
     for left in root.glob(f"{STAGING_PREFIX}*"):
-        if time.time() - left.stat().st_mtime > _STAGING_MAX_AGE_S:
-            shutil.rmtree(left, ignore_errors=True)  # another process may sweep at the same time
+        with suppress(FileNotFoundError):  # another process may sweep at the same time, or a snapshot end
+            if time.time() - left.lstat().st_mtime > _STAGING_MAX_AGE_S:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def bucket_count(store: Path) -> int:

@@ -18,7 +18,7 @@ from cohort.rows import TABLES
 from cohort.store.publish import publishing
 from cohort.tables.schema import SCHEMA_VERSION, arrow_schema, description, row_class
 from cohort.tables.snapshot import snapshot
-from cohort.tables.sql import register_tables
+from cohort.tables.sql import in_memory, register_tables
 from cohort.tables.views import create_views, views
 
 FORMATS: Final = ("csv", "parquet")
@@ -87,7 +87,7 @@ def _require_new(output: Path) -> None:
 
 @contextmanager
 def _reading(store: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    with snapshot(store) as moment, duckdb.connect(":memory:") as connection:
+    with snapshot(store) as moment, in_memory() as connection:
         register_tables(connection, moment)
         create_views(connection, temporary=True)
         yield connection

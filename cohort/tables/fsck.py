@@ -25,7 +25,7 @@ from cohort.store.labels import read_labels
 from cohort.tables.buckets import bucket_count, bucket_files, bucket_of, key_columns, read_bucket
 from cohort.tables.compact import interrupted
 from cohort.tables.schema import arrow_schema
-from cohort.tables.sql import register_tables
+from cohort.tables.sql import in_memory, register_tables
 
 STAGES: Final = ("convert", "segment", "measure", "load")
 STAGE_TABLES: Final = {
@@ -99,7 +99,7 @@ def fsck(store: Path, *, deep: bool = False) -> list[Finding]:
         found += [replace(one, check=f"candidate_{one.check}", text=text) for one in _bucket_findings(candidate)]
     if any(one.check in ("damaged", "candidate_damaged") for one in found):
         return found
-    with duckdb.connect(":memory:") as connection:
+    with in_memory() as connection:
         register_tables(connection, store)
         _register_attempts(connection, candidate)
         found += [

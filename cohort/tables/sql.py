@@ -6,6 +6,8 @@ so a query can neither write into the store nor read anything outside of it.
 
 from __future__ import annotations
 
+import tempfile
+import uuid
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +28,16 @@ _LOCKS: Final = (
 )
 
 
+def in_memory() -> duckdb.DuckDBPyConnection:
+    """Open an empty database in memory.
+
+    What does not fit goes to the system's folder for temporary files and leaves it with the connection. DuckDB's own
+    choice is the current folder, which may be anybody's, and which a locked connection must not touch.
+    """
+    spill = Path(tempfile.gettempdir()).resolve() / f"cohort-sql-{uuid.uuid4().hex}"
+    return duckdb.connect(":memory:", config={"temp_directory": str(spill)})
+
+
 def connect(store: Path, *, with_views: bool = False) -> duckdb.DuckDBPyConnection:
     """Open a connection with every table as it is now; `StoreError` when the store has no tables.
 
@@ -33,7 +45,7 @@ def connect(store: Path, *, with_views: bool = False) -> duckdb.DuckDBPyConnecti
     ----------
     with_views : create the views of `cohort.tables.views`, too, which takes a quarter of a second
     """
-    connection = duckdb.connect(":memory:")
+    connection = in_memory()
     register_tables(connection, store)
     if with_views:
         create_views(connection, temporary=True)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 
 RETRY = click.option("--retry-failed", is_flag=True, help="Try failed stages and unreadable files again.")
+GONE = click.option("--allow-gone", is_flag=True, help="Believe it when more than half of the files or exams are gone.")
 STRICT = click.option("--strict", is_flag=True, help="Exit with 1 if any exam failed or the run is flagged.")
 ACCEPT = click.option(
     "--accept",
@@ -36,6 +37,7 @@ ACCEPT = click.option(
 @CONFIG
 @SUBJECTS
 @RETRY
+@GONE
 @ACCEPT
 @STRICT
 @JSON
@@ -45,6 +47,7 @@ def run_command(
     config_path: Path | None,
     subjects: Path | None,
     retry_failed: bool,
+    allow_gone: bool,
     accept: bool,
     strict: bool,
     as_json: bool,
@@ -59,7 +62,7 @@ def run_command(
       cohort run /data/archive --store /data/store --subjects subjects.csv --config cohort.toml
       cohort run /data/archive --store /data/store --json --strict > summary.json
     """
-    options = RunOptions(archive, store, config_path, subjects, retry_failed=retry_failed, accept=accept)
+    options = RunOptions(archive, store, config_path, subjects, retry_failed, allow_gone, accept)
     _process(options, command="run", until=None, strict=strict, as_json=as_json)
 
 
@@ -71,6 +74,7 @@ def run_command(
 @click.option("--until", metavar="HH:MM", help="Start no more work after this time; the next night goes on.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done and why; nothing is processed.")
 @RETRY
+@GONE
 @ACCEPT
 @STRICT
 @JSON
@@ -82,6 +86,7 @@ def nightly(
     until: str | None,
     dry_run: bool,
     retry_failed: bool,
+    allow_gone: bool,
     accept: bool,
     strict: bool,
     as_json: bool,
@@ -97,7 +102,7 @@ def nightly(
       cohort nightly /data/archive --store /data/store --dry-run
       cohort nightly /data/archive --store /data/store --until 06:00 --strict --json >> nights.jsonl
     """
-    options = RunOptions(archive, store, config_path, subjects, retry_failed=retry_failed, accept=accept)
+    options = RunOptions(archive, store, config_path, subjects, retry_failed, allow_gone, accept)
     if dry_run:
         _preview(options, as_json=as_json)
     else:
@@ -113,6 +118,7 @@ class RunOptions:
     config_path: Path | None
     subjects: Path | None
     retry_failed: bool
+    allow_gone: bool
     accept: bool
 
 
@@ -132,6 +138,7 @@ def _process(options: RunOptions, *, command: str, until: str | None, strict: bo
             progress=progress,
             subjects=options.subjects,
             retry_failed=options.retry_failed,
+            allow_gone=options.allow_gone,
             command=command,
             stop=stop,
             accept=options.accept,
@@ -154,6 +161,7 @@ def _preview(options: RunOptions, *, as_json: bool) -> None:
             progress=progress,
             subjects=options.subjects,
             retry_failed=options.retry_failed,
+            allow_gone=options.allow_gone,
         )
     click.echo(found.to_json()) if as_json else print_preview(found)
 
@@ -163,8 +171,11 @@ def _preview(options: RunOptions, *, as_json: bool) -> None:
 @STORE
 @CONFIG
 @SUBJECTS
+@GONE
 @JSON
-def scan(archive: Path, store: Path, config_path: Path | None, subjects: Path | None, as_json: bool) -> None:
+def scan(
+    archive: Path, store: Path, config_path: Path | None, subjects: Path | None, allow_gone: bool, as_json: bool
+) -> None:
     """Read the headers of ARCHIVE and say what it holds: usable files, chosen series, and why not the others.
 
     Nothing is converted. Unchanged files are not opened again, now or by a later `cohort run`.
@@ -180,7 +191,8 @@ def scan(archive: Path, store: Path, config_path: Path | None, subjects: Path | 
     from pipelines.survey import survey
 
     with Progress() as progress:
-        found = survey(archive, store, config=read_config(config_path), progress=progress, subjects=subjects)
+        config = read_config(config_path)
+        found = survey(archive, store, config=config, progress=progress, subjects=subjects, allow_gone=allow_gone)
     click.echo(found.to_json()) if as_json else print_survey(found)
 
 
@@ -249,6 +261,8 @@ def print_summary(summary: Summary) -> None:
             f"re-solved with OpenSim (largest difference {run.opensim_max_difference:.2%})", str(run.opensim_checked)
         )
     Console().print(table)
+    if run.ended == "stopped":
+        click.echo(f"Stopped before its end; planned exams left for the next run: {run.n_pending}")
     if run.reason:
         click.echo(f"The run is flagged: {REASONS[run.reason]}")
     click.echo(f'Tables in {summary.store / "tables"}; ask them with: cohort sql "select ..." --store {summary.store}')
