@@ -13,10 +13,12 @@ from click.testing import CliRunner
 from cohort.rows import ExamRow, RunRow
 from cohort.tables.commit import commit
 from pipelines.cli import main
+from pipelines.commands.archive import print_summary
 from pipelines.outcome import Outcome
 from pipelines.report import gather, write_report
 from pipelines.run_facts import record_software
 from pipelines.run_log import RunLog, run_folder
+from pipelines.summary import Summary
 
 NAME = "Geheimrat"
 STOPPED, IDLE, KILLED = "20260101T220000-aaaaaa", "20260102T220000-bbbbbb", "20260103T220000-cccccc"
@@ -183,3 +185,23 @@ def test_the_command_takes_the_latest_run_and_names_it_for_a_wrong_one(store: Pa
     result = CliRunner().invoke(main, ["report", "../runs", "--store", str(store)])
     assert result.exit_code == 2
     assert KILLED in result.output
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"n_pending": 3}, ("3 exams are left for the next run", "wait beside the tables")),
+        ({"change": "held", "reason": "change_held"}, ("The run is flagged", "change.html", "cohort changes accept")),
+        ({"change": "accepted"}, ("The new numbers are current now", "change.html")),
+    ],
+)
+def test_a_run_says_at_its_end_what_became_of_new_numbers(
+    changes: dict[str, object], said: tuple[str, ...], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    run = run_row(STOPPED, **{"n_pending": 0, **changes})
+    summary = Summary(run, {}, {}, tmp_path)
+    print_summary(summary)
+    printed = capsys.readouterr().out
+    for text in (*said, str(tmp_path / "runs" / STOPPED / "report.html")):
+        assert text in printed, text
+    assert len(summary.to_json().splitlines()) == 1
