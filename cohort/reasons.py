@@ -132,7 +132,7 @@ LOADING_REASONS: Final[dict[str, str]] = {
 }
 
 RUN_REASONS: Final[dict[str, str]] = {
-    "change_held": "New weights or new code move numbers by more than the limits; the new rows wait to be accepted.",
+    "change_held": "New weights, code or base models changed numbers; the new ones wait to be accepted.",
     "worker_killed": "The worker process died while it worked on this exam alone.",
     "timed_out": "The stage took longer than its time limit.",
     "disk_full": "The store's disk is full, or a quota is reached.",

@@ -22,7 +22,8 @@ from pipelines.config import GateConfig
 from pipelines.fingerprint import NOTHING
 from pipelines.gate import Breach, accepts, verdict
 
-_DIGITS: Final = {"mm": 2, "degrees": 1, "cm2": 2, "of 1": 3, "N": 0}
+DIGITS: Final = {"mm": 2, "degrees": 1, "cm2": 2, "of 1": 3, "N": 0}
+"""Unit of a feature -> decimals in which its differences are shown."""
 _TEXTS: Final = ("table", "feature", "of", "level", "vendor", "unit", "largest_exam_id")
 MAX_RENAMED: Final = 30
 """Lines of the table of names; the file change.json has them all."""
@@ -234,7 +235,7 @@ def _agreements_table(agreements: Sequence[Agreement], breaches: Sequence[Breach
 
 
 def _cells(one: Agreement, *, exceeds: bool) -> tuple[str, ...]:
-    limits, digits = one.limits, _DIGITS[one.feature.unit]
+    limits, digits = one.limits, DIGITS[one.feature.unit]
     counts = f"{one.n_appeared} / {one.n_vanished} / {one.n_newly_flagged} / {one.n_renamed}"
     where = (one.level, f"{one.vendor}: exceeds a limit" if exceeds else one.vendor)
     if limits is None:

@@ -56,3 +56,7 @@ COMMANDS: Final = (
 )
 for command in COMMANDS:
     main.add_command(command)
+
+
+if __name__ == "__main__":
+    main()

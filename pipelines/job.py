@@ -23,6 +23,7 @@ from pipelines.config import RunConfig
 from pipelines.exams import Artefacts
 from pipelines.progress import Progress
 from pipelines.run_facts import record_cluster
+from pipelines.run_log import run_folder
 from pipelines.segment import check_networks
 from pipelines.window import DaskExecutor, Executor
 
@@ -115,7 +116,8 @@ class Workers:
             require(checks)
             addresses = links(client)
             job.progress.note("; ".join(f"{what} {url}" for what, url in addresses.items()))
-            record_cluster(job.store, job.run_id, client, addresses)
+            if run_folder(job.store, job.run_id).is_dir():  # a scan or a dry run has none, and is no run
+                record_cluster(job.store, job.run_id, client, addresses)
             for one in checks:
                 if one.state == "warning":
                     job.progress.note(f"{one.what}: {one.detail}; {one.remedy}")

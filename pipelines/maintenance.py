@@ -31,7 +31,7 @@ def collect_garbage(store: Path, *, grace: Grace, dry_run: bool) -> list[Garbage
     StoreError
         where there are no tables: without a ledger, everything would look like garbage
     """
-    with only_run(store):
+    with only_run(store, "gc"):
         status = dict(
             zip(*(read_rows(store, "exams")[name].to_pylist() for name in ("exam_id", "status")), strict=True)
         )
@@ -52,7 +52,7 @@ def compact(store: Path) -> Compacted:
 
     An acceptance that was interrupted is finished first: it knows the part files that it wrote by their names.
     """
-    with only_run(store):
+    with only_run(store, "compact"):
         read_rows(store, "runs")  # no store, or of another version: refused before anything is touched
         finish_promotion(store)
         return compact_history(store)
@@ -60,13 +60,13 @@ def compact(store: Path) -> Compacted:
 
 def migrate_store(store: Path) -> Migrated:
     """Bring a store to today's schema; errors as of `migrate` and `only_run`."""
-    with only_run(store):
+    with only_run(store, "migrate"):
         return migrate(store)
 
 
 def check(store: Path, *, deep: bool, mend: bool) -> list[Finding]:
     """What `fsck` finds; with `mend`, what it still finds after the repair."""
-    with only_run(store):
+    with only_run(store, "fsck"):
         found = fsck(store, deep=deep)
         if not mend:
             return found

@@ -41,9 +41,9 @@ class Summary:
         return run.ended == "complete" and run.stages_run == 0 and run.n_files_read == 0 and run.n_gone == 0
 
     def to_json(self) -> str:
-        """One JSON object."""
+        """One JSON object in one line, so that the summaries of many nights are JSON Lines."""
         return json.dumps(
-            {**dataclasses.asdict(self.run), "reasons": self.reasons, "unusable_files": self.unusable_files}, indent=1
+            {**dataclasses.asdict(self.run), "reasons": self.reasons, "unusable_files": self.unusable_files}
         )
 
 

@@ -25,7 +25,7 @@ ANSWERS: dict[int, tuple[list[str], int]] = {
     5: (["task", "reason", "status", "n_exams"], 5),
     6: (["status", "reason", "n"], 8),
     7: (["level", "value", "status", "n_subjects", "p5", "p25", "p50", "p75", "p95"], 5),
-    8: (["sex", "n", "standing", "flexion"], 2),
+    8: (["sex", "n_standing", "n_flexion", "standing", "flexion"], 2),
     9: (["n", "r_shear", "r_compression", "shear_n_per_degree"], 1),
     10: (["vendor", "exams", "with_discs", "with_muscles", "with_loads", "discs_refused"], 3),
     11: (["level", "n", "below_0_8", "least"], 6),
@@ -116,3 +116,16 @@ def test_known_answers_come_out(store: Path) -> None:
     assert ask(store, by_number[12])["ratio"].to_list() == pytest.approx([0.97] * 20)
     assert ask(store, by_number[4])["years_between"].between(2, 8).all()
     assert (ask(store, by_number[11])["below_0_8"] == 0).all()
+
+
+def test_n_of_an_answer_counts_the_numbers_it_rests_on(store: Path) -> None:
+    """In the synthetic store some exams have no muscles, no lordosis or no loads: they are not in n."""
+    by_number = {question.number: question.sql for question in questions()}
+    wide = ask(store, "select * from exams_wide_ok")
+    pairs = {
+        2: ["side_difference_multifidus_L4_L5", "age_years"],
+        9: ["lordosis_l1_s1_deg", "load_shear_ap_n_L5_standing"],
+    }
+    for number, columns in pairs.items():
+        n = len(wide.dropna(subset=columns))
+        assert ask(store, by_number[number])["n"].item() == n < len(wide)

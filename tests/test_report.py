@@ -198,3 +198,23 @@ def test_a_run_that_was_stopped_while_it_read_files_does_not_say_that_all_is_don
     said = capsys.readouterr().out
     assert "Stopped before its end" in said
     assert "Nothing to do" not in said
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"n_pending": 3, "ended": "stopped"}, ("3 planned exams are left for the next run", "wait beside the tables")),
+        ({"change": "held", "reason": "change_held"}, ("The run is flagged", "change.html", "cohort changes accept")),
+        ({"change": "accepted"}, ("The new numbers are current now", "change.html")),
+    ],
+)
+def test_a_run_says_at_its_end_what_became_of_new_numbers(
+    changes: dict[str, object], said: tuple[str, ...], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    run = run_row(STOPPED, **{"n_pending": 0, **changes})
+    summary = Summary(run, {}, {}, tmp_path)
+    print_summary(summary)
+    printed = capsys.readouterr().out
+    for text in (*said, str(tmp_path / "runs" / STOPPED / "report.html")):
+        assert text in printed, text
+    assert len(summary.to_json().splitlines()) == 1

@@ -158,3 +158,11 @@ def test_a_store_without_tables_is_refused_in_words(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["status", "--store", str(tmp_path)])
     assert result.exit_code == 2
     assert "no tables yet" in result.output
+
+
+@pytest.mark.parametrize("command", ["status", "gc", "fsck", "compact", "migrate", "report"])
+def test_a_mistyped_store_is_refused_and_not_made(command: str, tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, [command, "--store", str(tmp_path / "stroe")])
+    assert result.exit_code == 2
+    assert "folder stroe does not exist" in result.output
+    assert not (tmp_path / "stroe").exists()

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cohort.reasons import REASONS
-from pipelines.commands.options import ARCHIVE, CONFIG, JSON, STORE, SUBJECTS
+from pipelines.commands.options import ARCHIVE, CONFIG, JSON, NEW_STORE, SUBJECTS
 
 if TYPE_CHECKING:
     from pipelines.run import Preview
@@ -33,7 +33,7 @@ ACCEPT = click.option(
 
 @click.command(name="run")
 @ARCHIVE
-@STORE
+@NEW_STORE
 @CONFIG
 @SUBJECTS
 @RETRY
@@ -68,7 +68,7 @@ def run_command(
 
 @click.command()
 @ARCHIVE
-@STORE
+@NEW_STORE
 @CONFIG
 @SUBJECTS
 @click.option("--until", metavar="HH:MM", help="Start no more work after this time; the next night goes on.")
@@ -168,7 +168,7 @@ def _preview(options: RunOptions, *, as_json: bool) -> None:
 
 @click.command()
 @ARCHIVE
-@STORE
+@NEW_STORE
 @CONFIG
 @SUBJECTS
 @GONE
@@ -240,6 +240,9 @@ def print_survey(found: Survey) -> None:
 
 def print_summary(summary: Summary) -> None:
     """Print how the archive stands as a table."""
+    from pipelines.report import REPORT
+    from pipelines.run_log import run_folder
+
     run = summary.run
     if summary.did_nothing:
         click.echo(
@@ -262,7 +265,22 @@ def print_summary(summary: Summary) -> None:
         )
     Console().print(table)
     if run.ended == "stopped":
-        click.echo(f"Stopped before its end; planned exams left for the next run: {run.n_pending}")
+        click.echo(f"Stopped before its end: {run.n_pending} planned exams are left for the next run.")
     if run.reason:
         click.echo(f"The run is flagged: {REASONS[run.reason]}")
+    if run.change:
+        click.echo(change_text(summary))
+    if not summary.did_nothing:
+        click.echo(f"Report: {run_folder(summary.store, run.run_id) / REPORT}")
     click.echo(f'Tables in {summary.store / "tables"}; ask them with: cohort sql "select ..." --store {summary.store}')
+
+
+def change_text(summary: Summary) -> str:
+    """What became of the numbers of a gated run, and what to do next."""
+    run, store = summary.run, summary.store
+    if run.n_pending:
+        return "Its new numbers wait beside the tables until the change has been through all exams."
+    page = f"old against new: {store / 'runs' / run.run_id / 'change' / 'change.html'}"
+    if run.change == "accepted":
+        return f"The new numbers are current now; {page}"
+    return f"Tables are as before the change; {page}; then: cohort changes accept (or discard) --store {store}"

@@ -93,7 +93,7 @@ def discard(store: Path) -> None:
 
 def print_change(report: ChangeReport, gate: GateConfig) -> None:
     """Print the verdict, what is beyond a limit, and the comparison of all levels and vendors."""
-    from pipelines.change_report import verdict_text
+    from pipelines.change_report import DIGITS, verdict_text
     from pipelines.gate import verdict
 
     breaches = verdict(report, gate)
@@ -107,7 +107,8 @@ def print_change(report: ChangeReport, gate: GateConfig) -> None:
         table.add_column(name, justify="right")
     for one in report.overall:
         if one.limits:
-            ends = [f"{limit.value:.3g}" for limit in (one.limits.lower, one.limits.upper) if limit]
-            bias, largest = f"{one.limits.bias.value:.3g}", f"{one.largest_change:.3g}"
+            digits = DIGITS[one.feature.unit] + 1
+            ends = [f"{limit.value:z.{digits}f}" for limit in (one.limits.lower, one.limits.upper) if limit]
+            bias, largest = f"{one.limits.bias.value:z.{digits}f}", f"{one.largest_change:z.{digits}f}"
             table.add_row(f"{one.title}, {one.feature.unit}", str(one.limits.n), bias, " to ".join(ends), largest)
     Console().print(table)

@@ -25,7 +25,7 @@ _STYLES = {"ok": "green", "warning": "yellow", "missing": "red"}
 @click.command()
 @click.option("--cluster", "profile", type=click.Choice(PROFILES), help="Start or join this profile and look at it.")
 @CONFIG
-@click.option("--store", type=StoreFolder(), help="Folder that a run would write to.")
+@click.option("--store", type=StoreFolder(made=True), help="Folder that a run would write to.")
 @click.option("--archive", type=click.Path(path_type=Path), help="Folder that a run would read.")
 @JSON
 def doctor(

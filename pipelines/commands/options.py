@@ -10,19 +10,32 @@ from cohort.store.layout import store_path
 
 
 class StoreFolder(click.ParamType):
-    """A folder that may not exist yet, as a path or as a file:// URL."""
+    """A folder as a path or as a file:// URL; one that does not exist yet only where a command makes stores."""
 
     name = "folder"
+
+    def __init__(self, *, made: bool) -> None:
+        self._made = made
 
     def convert(self, value: str | Path, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         """Check that results can be published there; `ConfigurationError` otherwise."""
         folder = store_path(str(value))
         if folder.exists() and not folder.is_dir():
             self.fail("is a file, not a folder", param, ctx)
+        if not (self._made or folder.exists()):
+            self.fail(f"folder {folder.name} does not exist", param, ctx)
         return folder
 
 
-STORE = click.option("--store", required=True, type=StoreFolder(), help="Folder (or file:// URL) of stores and tables.")
+STORE = click.option(
+    "--store", required=True, type=StoreFolder(made=False), help="Folder (or file:// URL) of stores and tables."
+)
+NEW_STORE = click.option(
+    "--store",
+    required=True,
+    type=StoreFolder(made=True),
+    help="Folder (or file:// URL) of stores and tables; made if it is not there.",
+)
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 CONFIG = click.option("--config", "config_path", type=click.Path(path_type=Path, exists=True), help="cohort.toml.")
 SUBJECTS = click.option(
