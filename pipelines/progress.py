@@ -109,8 +109,8 @@ class Progress:
         if self._keep:
             self._keep(text)
 
-    def keep_notes(self, keep: Callable[[str], None]) -> None:
-        """Hand every later note, and the line of counts, to a function too (`RunLog.note`)."""
+    def keep_notes(self, keep: Callable[[str], None] | None) -> None:
+        """Hand every later note, and the line of counts, to a function too (`RunLog.note`); None ends that."""
         self._keep = keep
 
     def plan(self, counts: Mapping[str, int]) -> None:
