@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -88,6 +88,8 @@ class Fault:
     """pause, die, hang, grow or out_of_memory (tests/fault_hook/sitecustomize.py)."""
     flag: Path | None = None
     """Where a process that pauses leaves its number."""
+    skip: int = 0
+    """So many times nothing happens."""
 
 
 @dataclass
@@ -145,6 +147,14 @@ def _is_alive(pid: int) -> bool:
         return False
 
 
+def fill(disk: Path) -> Path:
+    """Leave no room on a disk; the file that takes it."""
+    with (disk / "other").open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(bytes(1 << 12))
+    return disk / "other"
+
+
 def go_on(flag: Path) -> None:
     """Let a process that pauses continue."""
     flag.with_name(f"{flag.name}.go").touch()
@@ -188,14 +198,15 @@ class Place:
         *words: str,
         faults: Sequence[Fault] = (),
         constants: Mapping[str, object] | None = None,
-        env: Mapping[str, str] | None = None,
+        clock: Path | None = None,
         changes: Mapping[str, str] | None = None,
     ) -> Run:
         """Begin `cohort run ARCHIVE --store STORE` with more words, or another command that begins with `words`."""
-        told = {"set": constants or {}, "faults": [asdict(fault) for fault in faults]}
+        told: dict[str, Any] = {"set": constants or {}, "faults": [asdict(fault) for fault in faults]}
+        told |= {} if clock is None else {"clock": clock}
         ours = os.pathsep.join([str(HOOK), str(SOURCE)])
         environment = {name: value for name, value in os.environ.items() if not name.startswith("DASK")}
-        environment |= {"PYTHONPATH": ours, "COHORT_TEST_FAULTS": json.dumps(told, default=str), **(env or {})}
+        environment |= {"PYTHONPATH": ours, "COHORT_TEST_FAULTS": json.dumps(told, default=str)}
         command = words if words and not words[0].startswith("-") else ("run", str(self.archive), *words)
         config = () if command[0] == "fsck" else ("--config", str(self.configure(changes)))
         log = self.folder / f"log-{len(self.running)}"

@@ -1,15 +1,16 @@
 """Loaded by every Python process of a run that a test injects faults into (its PYTHONPATH begins with this folder).
 
 COHORT_TEST_FAULTS holds JSON: `set`, constants by "module:name", and `faults`, each with `where` ("module:function"),
-`match` (a text in the arguments), `do` and, where a process shall wait for the test, `flag` (a path).
+`match` (a text in the arguments), `skip` (so many times nothing happens), `do` and, where a process shall wait for the
+test, `flag` (a path); `clock` is a file with the seconds by which the wall clock is wrong.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import importlib.abc
 import importlib.machinery
+import itertools
 import json
 import os
 import signal
@@ -30,8 +31,7 @@ def pause(flag):
         file.write(str(os.getpid()))
     os.rename(f"{flag}.partial", flag)
     while not os.path.exists(f"{flag}.go"):
-        with contextlib.suppress(InterruptedError):
-            time.sleep(0.05)
+        time.sleep(0.05)
 
 
 def die(flag):
@@ -59,10 +59,20 @@ def out_of_memory(flag):
 ACTIONS = {action.__name__: action for action in (pause, die, hang, grow, out_of_memory)}
 
 
+def wrong_clock(path, right=time.time):
+    def now():
+        with open(path) as file:
+            return right() + float(file.read() or 0)
+
+    return now
+
+
 def guard(function, fault):
+    seen = itertools.count()
+
     @functools.wraps(function)
     def guarded(*arguments, **options):
-        if fault["match"] in repr(arguments):
+        if fault["match"] in repr(arguments) and next(seen) >= fault["skip"]:
             ACTIONS[fault["do"]](fault.get("flag"))
         return function(*arguments, **options)
 
@@ -95,6 +105,8 @@ class Finder(importlib.abc.MetaPathFinder):
         return spec
 
 
+if "clock" in TOLD:
+    time.time = wrong_clock(TOLD["clock"])
 WAITING = defaultdict(list)
 for where, what in [*TOLD.get("set", {}).items(), *((fault["where"], fault) for fault in TOLD.get("faults", ()))]:
     WAITING[where.partition(":")[0]].append((where.partition(":")[2], what))
