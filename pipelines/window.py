@@ -28,7 +28,9 @@ WINDOW_PER_SLOT: Final = 2
 COUNT_EVERY_S: Final = 20.0
 """Workers of a batch system join one by one."""
 
-SCHEDULER_LOST: Final = "the scheduler is gone; what was committed is kept, so start it again, or another, and run again"
+SCHEDULER_LOST: Final = (
+    "the scheduler is gone; what was committed is kept, so start it again, or another, and run again"
+)
 
 OnOutcome = Callable[[Outcome], Iterable[WorkItem]]
 """Receives every outcome once, in the client, and returns the items that can start now (the exam's next stage)."""

@@ -210,12 +210,16 @@ class Place:
         command = words if words and not words[0].startswith("-") else ("run", str(self.archive), *words)
         config = () if command[0] == "fsck" else ("--config", str(self.configure(changes)))
         log = self.folder / f"log-{len(self.running)}"
+        program = (sys.executable, "-c", "from pipelines.cli import main; main()")
         with log.open("wb") as out:
             process = subprocess.Popen(
-                [sys.executable, "-c", "from pipelines.cli import main; main()", *command]
-                + ["--store", str(self.store), *config],
-                cwd=self.folder, env=environment, stdout=out, stderr=out, start_new_session=True,
-            )  # fmt: skip
+                [*program, *command, "--store", str(self.store), *config],
+                cwd=self.folder,
+                env=environment,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+            )
         self.running.append(Run(process, log))
         return self.running[-1]
 

@@ -156,9 +156,7 @@ def test_a_killed_scheduler_ends_the_run_and_the_next_goes_on(place: Place, expe
         (*worker, "--resources", "GPU=1", "--name", "gpu"),
     )
     with (place.folder / "dask.log").open("wb") as log:
-        dask = [
-            subprocess.Popen([sys.executable, "-m", *words], env=env, stdout=log, stderr=log) for words in commands
-        ]
+        dask = [subprocess.Popen([sys.executable, "-m", *words], env=env, stdout=log, stderr=log) for words in commands]
     try:
         joined = f'profile = "scheduler"\nscheduler_file = "{folder.scheduler_file}"'
         run = place.start(
@@ -171,8 +169,8 @@ def test_a_killed_scheduler_ends_the_run_and_the_next_goes_on(place: Place, expe
         dask[0].kill()
         go_on(place.flag("flush"))
         assert run.end() == 2, run.said
-        assert "Traceback" not in run.said
-        assert "what was committed is kept" in run.said
+        # Dask logs its own vain attempts to reconnect above it
+        assert run.said.splitlines()[-1].startswith("Error: the scheduler is gone; what was committed is kept")
         for process in dask[1:]:
             process.wait(60)
     finally:
