@@ -63,6 +63,7 @@ def local_cluster(
         common = _common_options(memory_limit, len(workers), scratch_dir)
         for spec in workers.values():
             spec["options"].update(common)
+            spec["options"]["preload"] = [*spec["options"].get("preload", ()), "cluster.interrupts"]
         scheduler = {"cls": Scheduler, "options": {**_SCHEDULER_OPTIONS, "dashboard": dashboard}}
         with (
             SpecCluster(workers=workers, scheduler=scheduler, silence_logs=logging.ERROR) as cluster,

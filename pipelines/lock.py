@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from cohort.errors import ConfigurationError
+from cohort.errors import ConfigurationError, is_disk_full
 
 BEAT_EVERY_S: Final = 10.0
 WATCH_S: Final = 3 * BEAT_EVERY_S
@@ -66,10 +66,15 @@ def only_run(folder: Path, command: str = "run", note: Callable[[str], None] = l
     Raises
     ------
     ConfigurationError
-        if another run holds it
+        if another run holds it, or the folder cannot be written
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
+    except OSError as error:
+        if is_disk_full(error):
+            raise
+        raise ConfigurationError(f"folder {folder.name} cannot be written: {error.strerror}") from error
     try:
         _take(handle, folder, note)
         now = _now()

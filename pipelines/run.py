@@ -80,7 +80,7 @@ def run(
         job = prepare(archive.resolve(), store.resolve(), config, subjects, progress)
         log = resources.enter_context(RunLog(job.store, job.run_id))
         progress.keep_notes(log.note)
-        resources.callback(progress.keep_notes, None)
+        resources.callback(progress.keep_notes, None)  # before the log is closed
         _record(job, command)
         workers = Workers(job, resources)
         planned = plan_run(job, workers, retry_failed=retry_failed, allow_gone=allow_gone, stop=stop)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from resource import RUSAGE_SELF, getrusage
 from typing import Any, Final, Protocol
 
-from distributed import Client, Future, as_completed, get_worker
+from distributed import CancelledError, Client, Future, as_completed, get_worker
 from distributed.scheduler import KilledWorker, NoValidWorkerError, NoWorkerError
 
 from cluster.resources import Resource, offered, preflight
@@ -30,6 +30,9 @@ COUNT_EVERY_S: Final = 20.0
 
 NEVER: Final[Callable[[], bool]] = lambda: False  # noqa: E731
 """For `stop`."""
+SCHEDULER_LOST: Final = (
+    "the scheduler is gone; what was committed is kept, so start it again, or another, and run again"
+)
 
 OnOutcome = Callable[[Outcome], Iterable[WorkItem]]
 """Receives every outcome once, in the client, and returns the items that can start now (the exam's next stage)."""
@@ -182,18 +185,24 @@ class DaskExecutor:
         Raises
         ------
         ConfigurationError
-            if no worker was left for the batch for as long as `cluster/dask.yaml` allows: the exams are not to blame
+            if no worker was left for the batch for as long as `cluster/dask.yaml` allows, or the scheduler is gone: the
+            exams are not to blame
         """
         future = next(self._done)
         stage, items, started = self._flying.pop(future)
         seconds = time.perf_counter() - started
-        error = future.exception()
+        try:
+            error = future.exception()
+            answer = future.result() if error is None else Broken(type(error).__name__)
+        except CancelledError as lost:  # nobody else cancels what is being waited for
+            raise ConfigurationError(SCHEDULER_LOST) from lost
+        if isinstance(error, CancelledError):
+            raise ConfigurationError(SCHEDULER_LOST)
         if isinstance(error, NoWorkerError | NoValidWorkerError):
             raise ConfigurationError(
                 f"no worker that offers {stage.resource} was left for {error.timeout:g} s: their jobs ended or their "
                 "hosts are gone; what was committed is kept, so start workers and run again"
             )
-        answer = future.result() if error is None else Broken(type(error).__name__)
         future.release()
         finished = finished_batch(stage, items, seconds, answer)
         if isinstance(error, KilledWorker):
