@@ -18,6 +18,8 @@ from cluster.resources import Device, available_cores
 from cluster.settings import ONE_THREAD, local_settings, network_threads
 from cohort.errors import ConfigurationError
 
+logger = logging.getLogger(__name__)
+
 _SCHEDULER_OPTIONS: Final[dict[str, Any]] = {
     "host": LOOPBACK,
     "port": 0,
@@ -52,9 +54,8 @@ def local_cluster(
         require_bokeh()
     if n_cpu_workers < 1:
         raise ConfigurationError(f"at least one CPU worker is needed, not {n_cpu_workers}")
-    with dask.config.set(
-        local_settings()
-    ):  # for the whole life: the parent reads `daemon` again when it restarts a worker
+    # for the whole life: the parent reads `daemon` again when it restarts a worker
+    with dask.config.set(local_settings()):
         workers: dict[str, Any] = {
             f"cpu-{i}": {"cls": Nanny, "options": {"resources": {"CPU": 1}, "env": ONE_THREAD}}
             for i in range(n_cpu_workers)
@@ -65,12 +66,25 @@ def local_cluster(
             spec["options"].update(common)
             spec["options"]["preload"] = [*spec["options"].get("preload", ()), "cluster.interrupts"]
         scheduler = {"cls": Scheduler, "options": {**_SCHEDULER_OPTIONS, "dashboard": dashboard}}
-        with (
-            SpecCluster(workers=workers, scheduler=scheduler, silence_logs=logging.ERROR) as cluster,
-            Client(cluster) as client,
-        ):
-            client.wait_for_workers(len(workers))
-            yield client
+        with _closed_late(SpecCluster(workers=workers, scheduler=scheduler, silence_logs=logging.ERROR)) as cluster:
+            with Client(cluster) as client:
+                client.wait_for_workers(len(workers))
+                yield client
+
+
+@contextmanager
+def _closed_late(cluster: SpecCluster) -> Iterator[SpecCluster]:
+    """Close a cluster at the end; on a busy machine a nanny may not see its worker end in the time that Dask gives it.
+
+    The work is done by then, and workers end with this process: that must not fail the run.
+    """
+    try:
+        yield cluster
+    finally:
+        try:
+            cluster.close()
+        except TimeoutError:
+            logger.warning("workers did not end in time; they end with this process")
 
 
 def _common_options(memory_limit: str, n_workers: int, scratch_dir: Path | None) -> dict[str, Any]:

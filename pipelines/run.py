@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import duckdb
+import pyarrow as pa
+
 from cohort import __version__
+from cohort.errors import CohortError, StoreError
 from cohort.rows import RunRow
 from cohort.store.publish import sweep_temporary
 from cohort.tables.buckets import table_dataset
@@ -135,6 +139,18 @@ class Planned:
         return self.ledgers[-1]
 
 
+@contextmanager
+def _damage_in_words() -> Iterator[None]:
+    """Tables are read in columns here, past `read_bucket`: what Arrow and DuckDB say of damaged files names paths."""
+    try:
+        yield
+    except (pa.ArrowException, duckdb.Error, OSError) as error:
+        if isinstance(error, CohortError) or (isinstance(error, OSError) and error.errno is not None):
+            raise
+        raise StoreError(f"a table cannot be read ({type(error).__name__}): see cohort fsck --repair") from error
+
+
+@_damage_in_words()
 def plan_run(
     job: Job,
     workers: Workers,
@@ -151,6 +167,11 @@ def plan_run(
     dry : leave numbers that wait for acceptance as they are
     allow_gone : believe it when more than half of the files or exams are gone
     stop : asked before each batch of files; where it leaves some unread, the plan is that of the last run's archive
+
+    Raises
+    ------
+    StoreError
+        if a file of the tables is damaged
     """
     if finish_promotion(job.store):
         job.progress.note("an acceptance of new numbers that had been interrupted is finished")

@@ -303,7 +303,8 @@ def test_buckets_damaged_by_hand_are_found_and_done_again(finished: tuple[Place,
             for k, table in enumerate(("loads", "discs", "ledger", "exams"))
         }
         content = bytearray(paths["loads"].read_bytes())
-        content[len(content) // 3] ^= 0xFF
+        third = len(content) // 3
+        content[third : third + 64] = bytes(one ^ 0xFF for one in content[third : third + 64])
         paths["loads"].write_bytes(content)
         paths["discs"].write_bytes(paths["discs"].read_bytes()[:-20])
         paths["ledger"].write_bytes(b"")
