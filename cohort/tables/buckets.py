@@ -132,8 +132,8 @@ def bucket_files(store: Path, table: str) -> list[Path]:
 def read_bucket(path: Path, table: str) -> pa.Table:
     """Rows of one bucket file; `StoreError` names table and bucket where it is damaged or of another schema.
 
-    Pages carry checksums, so that a changed byte of the values is an error and not another number. A changed byte in the
-    file's description of itself may go unseen where it changes none.
+    Pages carry checksums, so that a changed byte of the values is an error and not another number. A changed byte in
+    the file's description of itself may go unseen where it changes none.
     """
     try:
         found = pq.ParquetFile(path, page_checksum_verification=True).read(use_threads=False)
