@@ -39,7 +39,8 @@ def throughput_plot(throughput: Throughput) -> str:
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
     axes.set_ylim(bottom=0)
-    axes.set_xlabel(f"UTC; steps of {throughput.step_s / 60:g} min, the last one cut short by the end")
+    step = f"{throughput.step_s} s" if throughput.step_s < 60 else f"{throughput.step_s / 60:g} min"
+    axes.set_xlabel(f"UTC; steps of {step}, the last one cut short by the end")
     axes.set_ylabel("exams per minute")
     axes.legend(ncols=len(throughput.counts), frameon=False, loc="lower left", bbox_to_anchor=(0, 1))
     return _svg(figure, axes)
