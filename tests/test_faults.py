@@ -158,13 +158,13 @@ def test_a_killed_scheduler_ends_the_run_and_the_next_goes_on(place: Place, expe
     with (place.folder / "dask.log").open("wb") as log:
         dask = [subprocess.Popen([sys.executable, "-m", *words], env=env, stdout=log, stderr=log) for words in commands]
     try:
+        wait_for(folder.scheduler_file.exists)
         joined = f'profile = "scheduler"\nscheduler_file = "{folder.scheduler_file}"'
         run = place.start(
             faults=[Fault("pipelines.chain:Chain.flush", "", "pause", place.flag("flush"))],
             constants=COMMIT_ALWAYS,
             changes={'workers = 1\ndevice = "cpu"': joined},
         )
-        wait_for(folder.scheduler_file.exists)
         run.reached(place.flag("flush"))
         dask[0].kill()
         go_on(place.flag("flush"))
