@@ -168,7 +168,10 @@ class DaskExecutor:
     def slots(self, resource: Resource) -> int:
         """Sum of what the workers offer, or have offered."""
         if time.monotonic() - self._counted > COUNT_EVERY_S:
-            self._offered |= Counter(offered(self._client))
+            try:
+                self._offered |= Counter(offered(self._client))
+            except OSError as lost:
+                raise ConfigurationError(SCHEDULER_LOST) from lost
             self._counted = time.monotonic()
         preflight(self._offered, [resource])
         return self._offered[resource]
@@ -194,7 +197,7 @@ class DaskExecutor:
         try:
             error = future.exception()
             answer = future.result() if error is None else Broken(type(error).__name__)
-        except CancelledError as lost:  # nobody else cancels what is being waited for
+        except (CancelledError, OSError) as lost:  # nobody else cancels what is waited for; no batch raises (run_batch)
             raise ConfigurationError(SCHEDULER_LOST) from lost
         if isinstance(error, CancelledError):
             raise ConfigurationError(SCHEDULER_LOST)
