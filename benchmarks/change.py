@@ -20,15 +20,17 @@ import click
 import numpy as np
 import pyarrow as pa
 
+from cohort.store.layout import candidate_path
 from cohort.tables.buckets import N_BUCKETS, bucket_file, bucket_of, create_tables, staging
 from cohort.tables.schema import arrow_schema
+from cohort.tables.stages import STAGES
 from cohort.terms import MUSCLES
-from pipelines.candidate import candidate_path, open_candidate, promote
+from pipelines.candidate import open_candidate, promote
 from pipelines.change import compare_change
 from pipelines.change_plots import change_figures
 from pipelines.change_report import write_change_report
 from pipelines.config import GateConfig
-from pipelines.fingerprint import NOTHING, STAGES
+from pipelines.fingerprint import NOTHING
 
 VENDORS = np.array(["siemens", "philips", "ge"])
 BIAS_MM = {"siemens": 0.2, "philips": 0.2, "ge": 0.5}

@@ -44,12 +44,12 @@ from cluster.local import local_cluster
 from cohort.tables.buckets import bucket_files, create_tables, read_objects
 from cohort.tables.commit import commit
 from cohort.tables.ledger import read_ledger
+from cohort.tables.stages import STAGES
 from models.phantom.dicom import write_exam
 from models.phantom.exam import ExamPlan, make_exam
 from models.registry import load_network, read_contract
 from pipelines.chain import Chain, chain_stages
 from pipelines.config import ClusterConfig, PrivacyConfig, RunConfig
-from pipelines.fingerprint import STAGES
 from pipelines.index import Listing
 from pipelines.job import Job, Workers, prepare
 from pipelines.outcome import Result, WorkItem, each

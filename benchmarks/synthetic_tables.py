@@ -18,11 +18,11 @@ from cohort.archive.scan import read_file_rows
 from cohort.rows import TABLES, FileRow
 from cohort.tables.buckets import N_BUCKETS, bucket_of, create_tables, key_columns
 from cohort.tables.schema import arrow_schema, rows_to_table
+from cohort.tables.stages import STAGES
 from models.phantom.dicom import write_exam
 from models.phantom.exam import ExamPlan, make_exam
 from pipelines.exams import Artefacts, plan_exam
 from pipelines.exams import make_exam as choose
-from pipelines.fingerprint import STAGES
 
 PSEUDONYMS: Final = Pseudonyms(bytes(32))
 NAMES: Final = ("file_id", "exam_id", "subject_id", "accession_id", "series_id", "instance_id", "frame_of_reference_id")

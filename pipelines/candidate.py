@@ -23,13 +23,14 @@ import pyarrow.compute as pc
 
 from cohort.errors import ConfigurationError
 from cohort.rows import RunRow
+from cohort.store.layout import candidate_path
 from cohort.store.publish import TEMPORARY_PREFIX, replacing
 from cohort.tables.buckets import Key, create_tables, key_columns, read_objects, read_rows, remove_exams, replace_rows
 from cohort.tables.commit import commit
 from cohort.tables.promotion import promote_rows
+from cohort.tables.stages import STAGE_TABLES, STAGES, later_stages
 from pipelines.exams import Artefacts
-from pipelines.fingerprint import NOTHING, STAGES, later_stages
-from pipelines.outcome import STAGE_TABLES
+from pipelines.fingerprint import NOTHING
 
 _MARKER: Final = "change.json"
 _SOUND: Final = pa.array(["ok", "flagged"])
@@ -42,11 +43,6 @@ class StageChange:
     stage: str
     n_exams: int
     """Exams whose result will be made anew."""
-
-
-def candidate_path(store: Path) -> Path:
-    """The folder, whether it is there or not."""
-    return store / "candidate"
 
 
 def has_candidate(store: Path) -> bool:
@@ -203,7 +199,7 @@ def _touched(store: Path) -> dict[str, set[Key]]:
         for redone in (stage, *later_stages(stage)) if exam_id not in gone else ():
             for table in ("quality", "ledger"):
                 touched[table].add((exam_id, redone))
-            for table in STAGE_TABLES[redone]:
+            for table in STAGE_TABLES.get(redone, ()):
                 touched[table].add((exam_id,))
     return touched
 

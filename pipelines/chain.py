@@ -12,9 +12,9 @@ from typing import Any, Final
 
 from cohort.tables.buckets import objects_of
 from cohort.tables.ledger import Ledger, read_ledger
+from cohort.tables.stages import later_stages
 from pipelines.convert import ConvertTask, convert, image_sources
 from pipelines.exams import ExamPlan, make_exam, plan_exam
-from pipelines.fingerprint import later_stages
 from pipelines.index import FileIndex
 from pipelines.job import Job
 from pipelines.load import LoadTask, engine_difference, exams_at_once, load, load_batch

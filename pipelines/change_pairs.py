@@ -17,11 +17,12 @@ import pandas as pd
 import pyarrow.dataset as ds
 
 from cohort import __version__
+from cohort.store.layout import candidate_path
 from cohort.tables.buckets import bucket_files
 from cohort.tables.schema import arrow_schema
 from cohort.tables.sql import in_memory
-from pipelines.candidate import candidate_path, require_candidate
-from pipelines.fingerprint import STAGES
+from cohort.tables.stages import STAGES
+from pipelines.candidate import require_candidate
 from pipelines.run_facts import SOFTWARE
 from pipelines.run_log import run_folder
 

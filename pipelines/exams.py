@@ -22,7 +22,8 @@ from cohort.loading.assumptions import Assumptions, Personalisation
 from cohort.loading.tasks import Task
 from cohort.rows import FileRow, QualityRow
 from cohort.store.layout import exam_store_path, label_store_path, measure_path
-from pipelines.fingerprint import NOTHING, STAGE_VERSIONS, STAGES, Parts, chained, digest
+from cohort.tables.stages import STAGES
+from pipelines.fingerprint import NOTHING, STAGE_VERSIONS, Parts, chained, digest
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,11 @@ class Exam:
     def chosen(self) -> tuple[FileRow, ...]:
         """Rows of both chosen parts."""
         return (*self.sagittal, *self.axial)
+
+    @property
+    def is_hashed(self) -> bool:
+        """Whether the content of all chosen files is known."""
+        return all(row.content_sha256 for row in self.chosen)
 
     @property
     def axial_weighting(self) -> str | None:

@@ -20,8 +20,8 @@ from cohort.rows import ExamRow, LedgerRow, LoadRow, RunRow
 from cohort.store.publish import publishing
 from cohort.tables.buckets import read_objects
 from cohort.tables.ledger import Ledger, read_ledger
+from cohort.tables.stages import STAGES
 from pipelines.config import LoadConfig, RunConfig, read_config
-from pipelines.fingerprint import STAGES
 from pipelines.loading_inputs import impute_demographics, loading_inputs
 from pipelines.measure import read_rows
 

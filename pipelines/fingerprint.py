@@ -9,16 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Final
 
+from cohort.tables.stages import STAGES
+
 STAGE_VERSIONS: Final[dict[str, int]] = {"convert": 2, "segment": 2, "measure": 2, "load": 2}
 """Stages in the order of the chain, with versions raised by hand whenever the code of a stage changes its results."""
-
-STAGES: Final = tuple(STAGE_VERSIONS)
-
-
-def later_stages(stage: str) -> tuple[str, ...]:
-    """Stages that rest on the results of `stage`."""
-    return STAGES[STAGES.index(stage) + 1 :]
-
 
 DIGEST_CHARACTERS: Final = 32
 """128 bits: two of a billion digests are equal with a probability of 1e-21."""

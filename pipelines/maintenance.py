@@ -13,6 +13,7 @@ from cohort.store.garbage import Garbage, Grace, find_garbage, remove_garbage
 from cohort.tables.buckets import read_rows
 from cohort.tables.compact import Compacted, compact_history
 from cohort.tables.fsck import Finding, fsck
+from cohort.tables.ledger import ledger_folders
 from cohort.tables.migrate import Migrated, migrate
 from cohort.tables.repair import repair
 from pipelines.candidate import finish_promotion
@@ -76,9 +77,7 @@ def check(store: Path, *, deep: bool, mend: bool) -> list[Finding]:
 
 def _referenced(store: Path) -> set[str]:
     """Paths that the ledger points to, or that of a change which waits to be accepted."""
-    candidate = store / "candidate"
-    ledgers = [store, candidate] if (candidate / "tables" / "_store.json").exists() else [store]
-    paths = (path for place in ledgers for path in read_rows(place, "ledger")["path"].to_pylist())
+    paths = (path for place in ledger_folders(store) for path in read_rows(place, "ledger")["path"].to_pylist())
     return {path for path in paths if path}
 
 

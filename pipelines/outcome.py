@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 import pyarrow as pa
 
@@ -20,19 +20,12 @@ from cohort.rows import ExamRow, LedgerRow
 from cohort.tables.buckets import Key
 from cohort.tables.commit import commit
 from cohort.tables.schema import rows_to_table
-from pipelines.fingerprint import Parts, later_stages
+from cohort.tables.stages import STAGE_TABLES, later_stages
+from pipelines.fingerprint import Parts
 
 logger = logging.getLogger(__name__)
 
 Status = Literal["ok", "flagged", "refused", "failed"]
-
-STAGE_TABLES: Final[dict[str, tuple[str, ...]]] = {
-    "convert": (),
-    "segment": (),
-    "measure": ("vertebrae", "discs", "muscles", "muscle_levels", "curvature"),
-    "load": ("loads",),
-}
-"""Feature tables whose rows belong to one stage; `quality` and `ledger` belong to each."""
 
 
 @dataclass(frozen=True)
@@ -207,7 +200,7 @@ def commit_outcomes(store: Path, run_id: str, outcomes: Iterable[Outcome], exams
         for table, new in outcome.rows.items():
             rows[table].append(new)
         for stage in (outcome.stage, *later_stages(outcome.stage)):
-            for table in STAGE_TABLES[stage]:
+            for table in STAGE_TABLES.get(stage, ()):
                 touched[table].add((outcome.exam_id,))
             for table in ("quality", "ledger"):
                 touched[table].add((outcome.exam_id, stage))

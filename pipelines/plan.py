@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from cohort.tables.buckets import table_dataset
 from cohort.tables.sql import in_memory
-from pipelines.fingerprint import STAGES
+from cohort.tables.stages import STAGES
 
 if TYPE_CHECKING:
     from pipelines.exams import Artefacts
@@ -26,9 +26,6 @@ PASSING_REASONS: Final = ("disk_full",)
 """Failures of the surroundings, not of the exam: the next run tries again."""
 INPUTS: Final = {"convert": "new data", "segment": "", "measure": "new count of vertebrae", "load": "new demographics"}
 ARTEFACTS: Final = {"convert": "", "segment": "new weights", "measure": "", "load": "new base model"}
-NEW_CODE: Final = "new code"
-MODEL_CHANGES: Final = (NEW_CODE, "new weights", "new base model")
-"""Why numbers change although nothing was learned about the exam."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,7 +153,7 @@ def _reasons() -> str:
             CASE WHEN NOT is_first THEN '' WHEN stage = 'convert' THEN 'new exam' ELSE 'not done yet' END
         WHEN l.fingerprint = p.fingerprint THEN CASE WHEN is_first THEN 'tried again' ELSE '' END
         ELSE concat_ws(',',
-            CASE WHEN l.stage_version IS DISTINCT FROM p.version THEN '{NEW_CODE}' END,
+            CASE WHEN l.stage_version IS DISTINCT FROM p.version THEN 'new code' END,
             CASE WHEN stage <> 'segment' AND l.inputs <> p.inputs THEN CASE stage {of_inputs} END END,
             CASE WHEN l.parameters <> p.parameters THEN 'new parameters' END,
             CASE WHEN l.artefacts <> p.artefacts THEN CASE stage {of_artefacts} END END)

@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from pipelines.fingerprint import STAGES, later_stages
+from cohort.tables.stages import STAGES, later_stages
 from pipelines.outcome import Outcome
 
 LINE_EVERY_S: Final = 15.0

@@ -15,7 +15,7 @@ from cohort.errors import ConfigurationError
 from cohort.rows import RunRow
 from cohort.store.publish import replacing
 from cohort.tables.sql import connect, in_memory
-from pipelines.fingerprint import STAGES
+from cohort.tables.stages import STAGES
 from pipelines.report_page import render
 from pipelines.run_facts import CLUSTER, SOFTWARE, read_facts
 from pipelines.run_log import OUTCOMES, run_folder

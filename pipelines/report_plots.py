@@ -13,7 +13,7 @@ from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
-from pipelines.fingerprint import STAGES
+from cohort.tables.stages import STAGES
 
 if TYPE_CHECKING:
     from pipelines.report import StageWork, Throughput

@@ -17,12 +17,12 @@ import pyarrow as pa
 from cohort import __version__
 from cohort.errors import CohortError, StoreError
 from cohort.rows import RunRow
+from cohort.store.layout import candidate_path
 from cohort.store.publish import sweep_temporary
 from cohort.tables.buckets import table_dataset
 from cohort.tables.commit import commit
 from pipelines.candidate import (
     StageChange,
-    candidate_path,
     changed_stages,
     drop,
     finish_promotion,

@@ -15,6 +15,7 @@ import duckdb
 import pyarrow as pa
 
 from cohort.tables.buckets import read_rows
+from cohort.tables.ledger import ledger_folders
 from cohort.tables.schema import arrow_schema
 from cohort.tables.sql import connect
 from pipelines.disk_use import DiskUse, disk_use, free_bytes
@@ -113,7 +114,7 @@ def store_status(store: Path) -> StoreStatus:
             working=working,
             runs=_last_runs(store, tables, working),
             exams=exam_counts(tables),
-            pending=dict(make_plan(_ledgers(store), store).stages),
+            pending=dict(make_plan(ledger_folders(store), store).stages),
             held_exams=_one(tables, _HELD),
             by_month=dict(tables.sql(_BY_MONTH).fetchall()),
             flags=[FlagShare(*row) for row in tables.execute(_FLAGS, [MOST_FLAGS]).fetchall()],
@@ -170,15 +171,9 @@ def folder_names(folder: Path) -> list[str]:
         return [entry.name for entry in entries if entry.is_dir()]
 
 
-def _ledgers(store: Path) -> list[Path]:
-    """Folders of tables with attempts: the store, and what waits in STORE/candidate."""
-    candidate = store / "candidate"
-    return [store, candidate] if (candidate / "tables" / "_store.json").exists() else [store]
-
-
 def _held_attempts(store: Path) -> pa.Table:
     """Ledger of what waits in STORE/candidate; empty where nothing does."""
-    folders = _ledgers(store)
+    folders = ledger_folders(store)
     return read_rows(folders[1], "ledger") if len(folders) > 1 else arrow_schema("ledger").empty_table()
 
 

@@ -148,7 +148,7 @@ def _exam_rows(job: Job, exams: Iterable[Exam], ledger: Ledger) -> list[ExamRow]
     return [
         exam_row(
             exam,
-            plan_exam(exam, job.artefacts) if all(row.content_sha256 for row in exam.chosen) else None,
+            plan_exam(exam, job.artefacts) if exam.is_hashed else None,
             ledger,
         )
         for exam in exams

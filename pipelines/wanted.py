@@ -23,8 +23,9 @@ from cohort.tables.buckets import objects_of, read_objects, table_dataset
 from cohort.tables.commit import commit
 from cohort.tables.ledger import read_ledger
 from cohort.tables.sql import in_memory
+from cohort.tables.stages import STAGES
 from pipelines.exams import NO_PART_OF_AN_EXAM, Artefacts, Exam, ExamPlan, make_exam, plan_exam
-from pipelines.fingerprint import NOTHING, STAGES, Parts, chained, digest
+from pipelines.fingerprint import NOTHING, Parts, chained, digest
 from pipelines.index import FileIndex, hash_item, rehashed
 from pipelines.job import Job, Workers
 from pipelines.outcome import Outcome, WorkItem
@@ -151,7 +152,7 @@ def _choose(job: Job, workers: Workers, index: FileIndex, changed: pa.Table, sto
             if stop():
                 return
             exam = make_exam(rows, job.subjects, job.config.select)
-            if all(row.content_sha256 for row in exam.chosen):
+            if exam.is_hashed:
                 chosen.add(exam)
             else:
                 waiting[exam.exam_id] = rows
@@ -216,7 +217,7 @@ class Chosen:
         """Write what was taken since the last time."""
         if self._exams:
             job, ids = self._job, [exam.exam_id for exam in self._exams]
-            plans = {exam.exam_id: plan_exam(exam, job.artefacts) for exam in self._exams if _is_known(exam)}
+            plans = {exam.exam_id: plan_exam(exam, job.artefacts) for exam in self._exams if exam.sagittal}
             ledger = read_ledger(job.store, ids)
             new = {
                 "wanted": [self._wanted(exam, plans.get(exam.exam_id)) for exam in self._exams],
@@ -232,10 +233,9 @@ class Chosen:
 
     def _wanted(self, exam: Exam, plan: ExamPlan | None) -> WantedRow:
         state = self._states[exam.exam_id]
-        complete = all(row.content_sha256 for row in exam.chosen)
         return WantedRow(
             exam_id=exam.exam_id,
-            index_digest=state["index_digest"] if complete else "",  # looked at again: a file could not be read
+            index_digest=state["index_digest"] if exam.is_hashed else "",  # looked at again: a file could not be read
             selection_digest=state["selection_digest"],
             newest_ns=state["newest_ns"],
             recipe=self._job.artefacts.recipe,
@@ -247,11 +247,6 @@ class Chosen:
 
 WITH_INPUTS: Final = ("convert", "measure", "load")
 """Stages that are given something of the exam itself."""
-
-
-def _is_known(exam: Exam) -> bool:
-    """Whether it is known what is wanted of the exam: something was chosen, and its content can be told apart."""
-    return bool(exam.sagittal)
 
 
 def _renew_fingerprints(job: Job) -> None:

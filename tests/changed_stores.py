@@ -23,10 +23,12 @@ from cohort.rows import (
     VertebraRow,
     WantedRow,
 )
+from cohort.store.layout import candidate_path
 from cohort.tables.buckets import N_BUCKETS, bucket_of
 from cohort.tables.commit import commit
-from pipelines.candidate import candidate_path, open_candidate
-from pipelines.fingerprint import NOTHING, STAGES
+from cohort.tables.stages import STAGES
+from pipelines.candidate import open_candidate
+from pipelines.fingerprint import NOTHING
 
 
 def _exam_id(number: int) -> str:

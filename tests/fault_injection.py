@@ -24,9 +24,9 @@ from cohort.rows import TABLES
 from cohort.tables.buckets import read_objects
 from cohort.tables.fsck import fsck, wrong
 from cohort.tables.ledger import read_ledger
+from cohort.tables.stages import STAGES
 from models.phantom.dicom import ROOT, write_exam
 from models.phantom.exam import ExamPlan, make_exam
-from pipelines.fingerprint import STAGES
 
 SOURCE = Path(__file__).parents[1]
 HOOK = Path(__file__).parent / "fault_hook"

@@ -30,6 +30,7 @@ from cohort.rows import LedgerRow, WantedRow
 from cohort.tables.buckets import create_tables, read_rows, remove_exams
 from cohort.tables.commit import commit
 from cohort.tables.ledger import read_ledger
+from cohort.tables.stages import STAGES
 from pipelines.candidate import (
     StageChange,
     candidate_path,
@@ -43,7 +44,7 @@ from pipelines.candidate import (
     withdraw_from_candidate,
 )
 from pipelines.exams import Artefacts
-from pipelines.fingerprint import STAGE_VERSIONS, STAGES
+from pipelines.fingerprint import STAGE_VERSIONS
 from pipelines.maintenance import compact
 
 FEATURE_TABLES = ("vertebrae", "discs", "muscle_levels", "curvature", "loads")

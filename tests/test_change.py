@@ -26,9 +26,10 @@ from changed_stores import (
 )
 
 from cohort.errors import ConfigurationError
+from cohort.store.layout import candidate_path
 from cohort.tables.buckets import create_tables
 from cohort.tables.commit import commit
-from pipelines.candidate import candidate_path, open_candidate
+from pipelines.candidate import open_candidate
 from pipelines.change import Agreement, ChangeReport, agreement_rows, compare_change
 from pipelines.change_pairs import Renamed, StageDifference
 from pipelines.config import GateConfig, RunConfig, parse_config

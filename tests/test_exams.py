@@ -16,8 +16,8 @@ from cohort.loading.assumptions import Assumptions, Personalisation
 from cohort.loading.tasks import STANDING
 from cohort.rows import ExamRow, FileRow, LedgerRow, QualityRow
 from cohort.tables.buckets import create_tables, read_objects
+from cohort.tables.stages import STAGES
 from pipelines.exams import Artefacts, Exam, group_exams, plan_exam
-from pipelines.fingerprint import STAGES
 from pipelines.summary import exam_row, update_exam_tables
 
 ARTEFACTS = Artefacts(

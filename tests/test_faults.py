@@ -38,7 +38,7 @@ from cluster.folder import ClusterFolder
 from cohort.tables.buckets import bucket_count, bucket_file, bucket_of
 from cohort.tables.fsck import fsck
 from cohort.tables.ledger import read_ledger
-from pipelines.fingerprint import STAGES
+from cohort.tables.stages import STAGES
 
 pytestmark = pytest.mark.slow
 

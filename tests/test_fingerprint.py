@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cohort.tables.stages import later_stages
 from pipelines.fingerprint import (
     STAGE_VERSIONS,
     STAGES,
@@ -21,7 +22,6 @@ from pipelines.fingerprint import (
     chained,
     digest,
     fingerprint,
-    later_stages,
 )
 
 GOLDEN = {

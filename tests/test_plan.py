@@ -12,8 +12,9 @@ from cohort.loading.assumptions import Assumptions
 from cohort.rows import LedgerRow, WantedRow
 from cohort.tables.buckets import create_tables
 from cohort.tables.commit import commit
+from cohort.tables.stages import STAGES
 from pipelines.exams import Artefacts
-from pipelines.fingerprint import NOTHING, STAGE_VERSIONS, STAGES, Parts, chained, digest
+from pipelines.fingerprint import NOTHING, STAGE_VERSIONS, Parts, chained, digest
 from pipelines.plan import Plan, make_plan, why
 
 ARTEFACTS = Artefacts(weights={"disc": "a"}, base_models={"F": "b", "M": "c"}, tasks=(), assumptions=Assumptions())

@@ -17,9 +17,9 @@ from test_report import run_row
 
 from cohort.rows import ExamRow, LedgerRow, QualityRow, WantedRow
 from cohort.tables.commit import commit
+from cohort.tables.stages import STAGES
 from pipelines.cli import main
 from pipelines.disk_use import disk_use
-from pipelines.fingerprint import STAGES
 from pipelines.status import store_status, who_works
 
 RUN = "20260101T220000-aaaaaa"

@@ -18,10 +18,10 @@ from cohort.loading.assumptions import Assumptions
 from cohort.rows import WantedRow
 from cohort.tables.buckets import create_tables, read_objects
 from cohort.tables.ledger import read_ledger
+from cohort.tables.stages import STAGES
 from pipelines import wanted
 from pipelines.config import PrivacyConfig, RunConfig
 from pipelines.exams import Artefacts, make_exam, plan_exam
-from pipelines.fingerprint import STAGES
 from pipelines.index import update_index
 from pipelines.job import Job
 from pipelines.outcome import Outcome, commit_outcomes, ledger_row

@@ -66,6 +66,11 @@ def review_directory(store: Path, exam_id: str) -> Path:
     return store / "review" / _prefix(exam_id) / exam_id
 
 
+def candidate_path(store: Path) -> Path:
+    """STORE/candidate: numbers of a changed model that wait for acceptance, laid out like a store; it may be absent."""
+    return store / "candidate"
+
+
 def _prefix(exam_id: str) -> str:
     if not _EXAM_ID.fullmatch(exam_id):
         raise ValueError("an exam is named by its pseudonym: lower-case base32")

@@ -66,7 +66,7 @@ def create_tables(store: Path) -> None:
     Also removes staging folders that a killed process left more than a day ago.
     """
     root = store / "tables"
-    if not (root / "_store.json").exists():
+    if not has_tables(store):
         root.mkdir(parents=True, exist_ok=True)
         with staging(store) as area:
             for table in TABLES:
@@ -74,6 +74,11 @@ def create_tables(store: Path) -> None:
             area.publish()
         write_marker(store, N_BUCKETS)
     _sweep(root)
+
+
+def has_tables(folder: Path) -> bool:
+    """Whether a folder, which may be absent, holds tables of any schema version."""
+    return (folder / "tables" / "_store.json").exists()
 
 
 def write_marker(store: Path, n_buckets: int) -> None:

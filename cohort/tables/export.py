@@ -21,7 +21,6 @@ from cohort.tables.snapshot import snapshot
 from cohort.tables.sql import in_memory, register_tables
 from cohort.tables.views import create_views, views
 
-FORMATS: Final = ("csv", "parquet")
 _ROWS_AT_A_TIME: Final = 100_000
 
 

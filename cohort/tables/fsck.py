@@ -22,17 +22,12 @@ from cohort.errors import StoreError
 from cohort.rows import TABLES
 from cohort.store.exam import read_exam
 from cohort.store.labels import read_labels
-from cohort.tables.buckets import bucket_count, bucket_files, bucket_of, key_columns, read_bucket
+from cohort.store.layout import candidate_path
+from cohort.tables.buckets import bucket_count, bucket_files, bucket_of, has_tables, key_columns, read_bucket
 from cohort.tables.compact import interrupted
 from cohort.tables.schema import arrow_schema
 from cohort.tables.sql import in_memory, register_tables
-
-STAGES: Final = ("convert", "segment", "measure", "load")
-STAGE_TABLES: Final = {
-    "measure": ("vertebrae", "discs", "muscles", "muscle_levels", "curvature"),
-    "load": ("loads",),
-}
-"""Tables of features by the stage that writes them."""
+from cohort.tables.stages import STAGE_TABLES, STAGES, stage_of
 
 NATURAL_KEYS: Final[dict[str, tuple[str, ...]]] = {
     "files": ("file_id",),
@@ -93,8 +88,8 @@ def fsck(store: Path, *, deep: bool = False) -> list[Finding]:
         where there are no tables, or of another schema version
     """
     found = [*_bucket_findings(store), *_history_findings(store)]
-    candidate = store / "candidate"
-    if (candidate / "tables" / "_store.json").exists():
+    candidate = candidate_path(store)
+    if has_tables(candidate):
         text = "the change that waits to be accepted: remove the folder candidate and run again"
         found += [replace(one, check=f"candidate_{one.check}", text=text) for one in _bucket_findings(candidate)]
     if any(one.check in ("damaged", "candidate_damaged") for one in found):
@@ -161,7 +156,7 @@ def _history_findings(store: Path) -> Iterator[Finding]:
 
 def _register_attempts(connection: duckdb.DuckDBPyConnection, candidate: Path) -> None:
     """Views `attempts` (ledger and the candidate's), and `cut_off` (exams of runs that did not come to their end)."""
-    files = bucket_files(candidate, "ledger") if (candidate / "tables" / "_store.json").exists() else []
+    files = bucket_files(candidate, "ledger") if has_tables(candidate) else []
     held = pa.concat_tables([read_bucket(path, "ledger") for path in files] or [arrow_schema("ledger").empty_table()])
     connection.register("candidate_ledger", held)
     connection.execute("CREATE TEMP VIEW attempts AS SELECT * FROM ledger UNION ALL SELECT * FROM candidate_ledger")
@@ -188,10 +183,6 @@ def _split(
             yield Finding(check, severity, text, table, exam_ids=exams)
 
 
-def _stage_of(table: str) -> str | None:
-    return next((stage for stage, tables in STAGE_TABLES.items() if table in tables), None)
-
-
 def _duplicates(connection: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
     keys = [(table, columns, "true") for table, columns in NATURAL_KEYS.items()]
     keys += [(table, ("exam_id", "level"), "level IS NOT NULL") for table in _NAMED]
@@ -202,7 +193,7 @@ def _duplicates(connection: duckdb.DuckDBPyConnection) -> Iterator[Finding]:
         if n:
             exams = _exams(connection, twice) if "exam_id" in columns else ()
             text = f"{n} times two rows of the same {names}"
-            stage = STAGES[0] if table == "ledger" else _stage_of(table)
+            stage = STAGES[0] if table == "ledger" else stage_of(table)
             yield Finding("duplicate", "wrong", text, table, stage=stage, exam_ids=exams)
 
 

@@ -8,10 +8,17 @@ from pathlib import Path
 import pyarrow.dataset as ds
 
 from cohort.rows import LedgerRow
-from cohort.tables.buckets import read_objects, table_dataset
+from cohort.store.layout import candidate_path
+from cohort.tables.buckets import has_tables, read_objects, table_dataset
 
 Ledger = dict[tuple[str, str], LedgerRow]
 """(exam_id, stage) -> the latest attempt."""
+
+
+def ledger_folders(store: Path) -> list[Path]:
+    """Folders of tables with attempts, the last of which counts: the store, and what waits in STORE/candidate."""
+    candidate = candidate_path(store)
+    return [store, candidate] if has_tables(candidate) else [store]
 
 
 def read_ledger(store: Path, exam_ids: Collection[str] | None = None) -> Ledger:

@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 
 from cohort.errors import StoreError
 from cohort.rows import TABLES
-from cohort.tables.buckets import bucket_file, read_marker, staging, write_marker
+from cohort.store.layout import candidate_path
+from cohort.tables.buckets import bucket_file, has_tables, read_marker, staging, write_marker
 from cohort.tables.schema import SCHEMA_VERSION, arrow_schema
 
 Step = Callable[[str, pa.Table], pa.Table]
@@ -70,8 +71,8 @@ def migrate(store: Path) -> Migrated:
             f"tables of schema version {version}, newer than this software, which knows {SCHEMA_VERSION}: "
             "install the version that wrote them, or a later one"
         )
-    candidate = store / "candidate"
-    inner = migrate(candidate).files if (candidate / "tables" / "_store.json").exists() else 0
+    candidate = candidate_path(store)
+    inner = migrate(candidate).files if has_tables(candidate) else 0
     files = sum(_migrate_table(store, table) for table in TABLES) if version < SCHEMA_VERSION else 0
     if version < SCHEMA_VERSION:
         write_marker(store, n_buckets)

@@ -17,8 +17,9 @@ import pyarrow.parquet as pq
 from cohort.errors import StoreError
 from cohort.tables.buckets import Key, bucket_count, bucket_file, bucket_of, read_bucket, staging
 from cohort.tables.commit import commit
-from cohort.tables.fsck import STAGE_TABLES, STAGES, Finding, fsck, wrong
+from cohort.tables.fsck import Finding, fsck, wrong
 from cohort.tables.schema import arrow_schema
+from cohort.tables.stages import STAGE_TABLES, STAGES, later_stages, stage_of
 
 _OF_SELECTION = ("exams", "series", "wanted")
 """Tables that a run writes again for every exam that has no row in `wanted`."""
@@ -59,8 +60,8 @@ def _rebuild(store: Path, table: str, bucket: int) -> None:
 
 def _without_stages(store: Path, table: str, bucket: int) -> list[tuple[str, pa.Table]]:
     """New content of the tables that hold results of the stage that wrote `table`, and of later stages."""
-    first = next((stage for stage, tables in STAGE_TABLES.items() if table in tables), STAGES[0])
-    again = STAGES[STAGES.index(first) :]
+    first = stage_of(table) or STAGES[0]
+    again = (first, *later_stages(first))
     changed = [(name, _of_other_stages(store, name, bucket, again)) for name in ("ledger", "quality")]
     changed += [(name, arrow_schema(name).empty_table()) for stage in again for name in STAGE_TABLES.get(stage, ())]
     if table == "quality":  # flags of the selection are gone, too
@@ -97,7 +98,7 @@ def _forget(store: Path, exam_ids: Iterable[str], stage: str | None) -> None:
             for table in _OF_SELECTION:
                 touched[table].add((exam_id,))
         else:
-            for one in STAGES[STAGES.index(stage) :]:
+            for one in (stage, *later_stages(stage)):
                 for table in STAGE_TABLES.get(one, ()):
                     touched[table].add((exam_id,))
                 for table in ("ledger", "quality"):

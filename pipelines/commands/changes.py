@@ -43,7 +43,7 @@ def show(store: Path, config_path: Path | None, as_json: bool) -> None:
       cohort changes show --store /data/store --config cohort.toml
       cohort changes show --store /data/store --json
     """
-    from pipelines.candidate import candidate_path
+    from cohort.store.layout import candidate_path
     from pipelines.change import compare_change
     from pipelines.change_report import change_json, write_change_report
     from pipelines.config import read_config
