@@ -234,8 +234,8 @@ def _ingest(executor: PoolExecutor, key_file: Path, archive: Path, output: Path)
     read_headers(items, executor, pseudonyms, rows.extend)
     index = FileIndex(output, listing, len(rows))
     exams = _hashed(executor, archive, index, group_exams(rows, None))
-    plans = [plan_exam(exam, Artefacts({}, {"F": "", "M": ""}, (), Assumptions())) for exam in exams]
-    tasks = [_convert_item(plan, index, archive, key_file, output) for plan in plans]
+    artefacts = Artefacts({}, {"F": "", "M": ""}, (), Assumptions())
+    tasks = [_convert_item(exam, plan_exam(exam, artefacts), index, archive, key_file, output) for exam in exams]
     stage = Stage("convert", "CPU", partial(each, convert))
     run_window(tasks, (stage,), executor=executor, on_outcome=_require_success)
 
@@ -262,8 +262,7 @@ def _hashed(executor: PoolExecutor, archive: Path, index: FileIndex, exams: Sequ
     return [replace(exam, sagittal=updated(exam.sagittal), axial=updated(exam.axial)) for exam in exams]
 
 
-def _convert_item(plan: ExamPlan, index: FileIndex, archive: Path, key_file: Path, store: Path) -> WorkItem:
-    exam = plan.exam
+def _convert_item(exam: Exam, plan: ExamPlan, index: FileIndex, archive: Path, key_file: Path, store: Path) -> WorkItem:
     task = ConvertTask(
         store=store,
         archive=archive,

@@ -89,6 +89,7 @@ def write_done(
         "newest_ns": list(range(n)),
         "recipe": [artefacts.recipe] * n,
         "sex": ["F"] * n,
+        "selected_status": ["ok"] * n,
         **made,
         **inputs,
     }

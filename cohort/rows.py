@@ -372,6 +372,8 @@ class WantedRow:
     measure_inputs: str | None = optional("digest of the known number of vertebrae")
     load_inputs: str | None = optional("digest of the demographics")
     sex: str | None = optional("F or M, which decides the base model")
+    selected_status: str = column("status of the exam before any stage: by its series, demographics and vertebrae")
+    selected_reason: str | None = optional("reason code of that status")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,41 +12,51 @@ from typing import Any, Final
 
 from cohort.tables.buckets import objects_of
 from cohort.tables.ledger import Ledger, read_ledger
-from cohort.tables.stages import later_stages
-from pipelines.convert import ConvertTask, convert, image_sources
-from pipelines.exams import ExamPlan, make_exam, plan_exam
+from cohort.tables.stages import STAGES, later_stages
+from pipelines.convert import CONVERT_BATCH, ConvertTask, convert, image_sources
+from pipelines.exams import ExamPlan
 from pipelines.index import FileIndex
 from pipelines.job import Job
 from pipelines.load import LoadTask, engine_difference, exams_at_once, load, load_batch
 from pipelines.measure import MEASURE_BATCH, MeasureTask, measure
 from pipelines.outcome import Outcome, WorkItem, commit_outcomes, each, ledger_row
 from pipelines.plan import Plan
+from pipelines.read_exams import EXAMS_PER_READ, ChosenImages, PlannedExam, read_images, read_planned
 from pipelines.run_log import RunLog
 from pipelines.segment import SegmentTask, segment_batch
 from pipelines.summary import exam_row
-from pipelines.wanted import EXAMS_PER_READ, read_exam_rows
-from pipelines.window import Stage
+from pipelines.window import WINDOW_PER_SLOT, Stage
 
 COMMIT_EVERY_S: Final = 15.0
-"""A killed run loses at most the results of this time."""
+"""A killed run loses at most the results of this time, or longer where commits are slow:"""
+COMMIT_SHARE: Final = 0.05
+"""A commit rewrites all buckets that it touches. In a large store it takes long, so it is done less often."""
 
 CHECKED = "load, checked"
 """Queue of the exams of stage load that OpenSim solves again."""
 
 
-def chain_stages(job: Job) -> tuple[Stage, ...]:
+def chain_stages(job: Job, *, n_exams: int, cpu_slots: int) -> tuple[Stage, ...]:
     """How each stage is run.
 
-    The loads of a batch of exams are one solve. Exams that OpenSim solves again have a queue of their own, one exam a
-    task: they take seconds where others take milliseconds, and nobody waits for them.
+    A task of several exams costs the scheduler no more than one of a single exam; where there are few exams, batches
+    are smaller, so that every worker gets some. The loads of a batch of exams are one solve. Exams that OpenSim solves
+    again have a queue of their own, one exam a task: they take seconds where others take milliseconds, and nobody waits
+    for them.
+
+    Parameters
+    ----------
+    n_exams : of the plan
+    cpu_slots : CPU tasks that run at once
     """
     config = job.config
+    share = max(1, n_exams // (WINDOW_PER_SLOT * cpu_slots))
     opensim_s = config.load.opensim_timeout_s * len(job.artefacts.tasks)
     exams_per_pass = config.segment.exams_per_task(job.device)
     return (
-        Stage("convert", "CPU", partial(each, convert), time_limit_s=config.convert.time_limit_s),
+        Stage("convert", "CPU", partial(each, convert), min(CONVERT_BATCH, share), config.convert.time_limit_s),
         Stage("segment", "GPU", segment_batch, exams_per_pass, config.segment.time_limit_s),
-        Stage("measure", "CPU", partial(each, measure), MEASURE_BATCH, config.measure.time_limit_s),
+        Stage("measure", "CPU", partial(each, measure), min(MEASURE_BATCH, share), config.measure.time_limit_s),
         Stage("load", "CPU", load_batch, exams_at_once(job.base_models.values()), config.load.time_limit_s),
         Stage(CHECKED, "CPU", partial(each, load), time_limit_s=config.load.time_limit_s + opensim_s),
     )
@@ -56,7 +66,7 @@ def chain_stages(job: Job) -> tuple[Stage, ...]:
 class OpenExam:
     """An exam whose stages are under way."""
 
-    plan: ExamPlan
+    exam: PlannedExam
     ledger: Ledger
     """Its latest attempts, those of this run included."""
 
@@ -82,7 +92,7 @@ class Chain:
         self._sample = max(1, math.ceil(plan.stages["load"] * job.config.load.opensim_sample))
         self._open: dict[str, OpenExam] = {}
         self._uncommitted: list[Outcome] = []
-        self._last_commit = time.monotonic()
+        self._next_commit = time.monotonic() + COMMIT_EVERY_S
         self.n_executed = 0
         self.n_ended = 0
         """Exams that came to their end."""
@@ -96,14 +106,17 @@ class Chain:
         exam_ids = list(first)
         for start in range(0, len(exam_ids), EXAMS_PER_READ):
             group = exam_ids[start : start + EXAMS_PER_READ]
+            exams = read_planned(self._job, group)
+            new = [exam for exam in exams if first[exam.plan.exam_id] == "convert"]
+            images = read_images(self._job, [exam.selected for exam in new])
             ledger = self._ledger_of(group)
-            for rows in read_exam_rows(self._job, group):
-                exam = make_exam(rows, self._job.subjects, self._job.config.select)
-                plan = plan_exam(exam, self._job.artefacts)
-                exam_id = exam.exam_id
-                own = {key: ledger[key] for stage in plan.fingerprints if (key := (exam_id, stage)) in ledger}
-                self._open[exam_id] = OpenExam(plan, own)
-                yield self._item(plan, first[exam_id])
+            for exam in exams:
+                exam_id, stage = exam.plan.exam_id, first[exam.plan.exam_id]
+                task = self._convert_task(exam, next(images)) if stage == "convert" else self._task(exam, stage)
+                if task:
+                    own = {key: ledger[key] for one in STAGES if (key := (exam_id, one)) in ledger}
+                    self._open[exam_id] = OpenExam(exam, own)
+                    yield self._item(exam.plan, stage, task)
 
     def _ledger_of(self, exam_ids: Sequence[str]) -> Ledger:
         found: Ledger = {}
@@ -122,24 +135,28 @@ class Chain:
         self._job.progress.outcome(outcome)
         self._log.outcome(outcome)
         self._count_check(outcome)
-        if time.monotonic() - self._last_commit > COMMIT_EVERY_S:
+        if time.monotonic() > self._next_commit:
             self.flush()
         if _goes_on(outcome):
-            yield self._item(exam.plan, later_stages(outcome.stage)[0])
+            stage = later_stages(outcome.stage)[0]
+            yield self._item(exam.exam.plan, stage, self._task(exam.exam, stage))
         else:
             self.n_ended += 1
 
     def flush(self) -> None:
         """Commit what is not committed yet, and let go of the exams that have ended."""
+        begun = time.monotonic()
         if self._uncommitted:
             ids = dict.fromkeys(outcome.exam_id for outcome in self._uncommitted)
-            rows = [exam_row(one.plan.exam, one.plan, one.ledger) for one in map(self._open.__getitem__, ids)]
+            opened = map(self._open.__getitem__, ids)
+            rows = [exam_row(one.exam.selected, one.exam.plan, one.ledger) for one in opened]
             commit_outcomes(self._root, self._job.run_id, self._uncommitted, rows)
             for outcome in self._uncommitted:
                 if not _goes_on(outcome):
                     del self._open[outcome.exam_id]
             self._uncommitted = []
-        self._last_commit = time.monotonic()
+        ended = time.monotonic()
+        self._next_commit = ended + max(COMMIT_EVERY_S, (ended - begun) / COMMIT_SHARE)
 
     def _count_check(self, outcome: Outcome) -> None:
         loads = outcome.rows.get("loads")
@@ -150,25 +167,22 @@ class Chain:
             self.n_checked += 1
             self.largest_difference = max(difference, self.largest_difference or 0.0)
 
-    def _item(self, plan: ExamPlan, stage: str) -> WorkItem:
-        task = self._task(plan, stage)
+    def _item(self, plan: ExamPlan, stage: str, task: Any) -> WorkItem:
         queue = CHECKED if stage == "load" and task.with_opensim else None
-        return WorkItem(plan.exam.exam_id, stage, plan.fingerprints[stage], task, plan.parts[stage], queue)
+        return WorkItem(plan.exam_id, stage, plan.fingerprints[stage], task, plan.parts[stage], queue)
 
-    def _task(self, plan: ExamPlan, stage: str) -> Any:
-        job, store = self._job, self._job.store
-        if stage == "convert":
-            return self._convert_task(plan)
+    def _task(self, exam: PlannedExam, stage: str) -> Any:
+        job, store, plan = self._job, self._job.store, exam.plan
         if stage == "segment":
             batch = job.config.segment.batch_slices
-            return SegmentTask(store, plan.exam_path(store), job.networks, batch, job.device)
+            return SegmentTask(store, plan.exam_path, job.networks, batch, job.device)
         if stage == "measure":
             review = self._root if job.config.review.overlays else None
-            return MeasureTask(store, plan.exam_path(store), plan.labels_path(store), plan.exam.vertebrae, review)
+            return MeasureTask(store, plan.exam_path, plan.labels_path, exam.vertebrae, review)
         return LoadTask(
             store=store,
-            measured_path=plan.measured_path(store),
-            demographics=plan.exam.demographics,
+            measured_path=plan.measured_path,
+            demographics=exam.demographics,
             tasks=job.artefacts.tasks,
             assumptions=job.artefacts.assumptions,
             base_models=job.base_models,
@@ -178,19 +192,23 @@ class Chain:
             impute=job.artefacts.impute,
         )
 
-    def _convert_task(self, plan: ExamPlan) -> ConvertTask:
-        exam, source_of = plan.exam, self._index.source_of
+    def _convert_task(self, exam: PlannedExam, images: ChosenImages) -> ConvertTask | None:
+        """None where the index holds other images than those that were chosen: the next run chooses again."""
+        row, source_of = exam.selected, self._index.source_of
+        if images.digest(row) != exam.plan.parts["convert"].inputs:
+            self._job.progress.note(f"exam {row.exam_id} is left for the next run: its files changed meanwhile")
+            return None
         return ConvertTask(
             store=self._job.store,
             archive=self._job.archive,
             key_file=self._job.key_file,
-            sagittal=image_sources(exam.sagittal, source_of),
-            axial=image_sources(exam.axial, source_of),
+            sagittal=image_sources(images.sagittal, source_of),
+            axial=image_sources(images.axial, source_of),
             attributes={
-                "subject_id": exam.subject_id,
-                "vendor": exam.vendor,
-                "field_t": exam.field_t,
-                "axial_weighting": exam.axial_weighting,
+                "subject_id": row.subject_id,
+                "vendor": row.vendor,
+                "field_t": row.field_t,
+                "axial_weighting": row.axial_weighting,
             },
         )
 

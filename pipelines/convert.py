@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from cohort.archive.pseudonym import Pseudonyms, load_or_create_key
 from cohort.archive.source import FileSource, ImageSource
@@ -13,6 +13,9 @@ from cohort.rows import FileRow
 from cohort.store.convert import convert_exam
 from cohort.store.layout import exam_store_path
 from pipelines.outcome import Result, WorkItem
+
+CONVERT_BATCH: Final = 8
+"""Exams of one task, each about a second: enough that Dask's milliseconds for a task do not count."""
 
 
 @dataclass(frozen=True)

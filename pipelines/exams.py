@@ -20,7 +20,7 @@ from cohort.archive.demographics import (
 from cohort.archive.select import Choice, Selection, select_series
 from cohort.loading.assumptions import Assumptions, Personalisation
 from cohort.loading.tasks import Task
-from cohort.rows import FileRow, QualityRow
+from cohort.rows import FileRow, QualityRow, WantedRow
 from cohort.store.layout import exam_store_path, label_store_path, measure_path
 from cohort.tables.stages import STAGES
 from pipelines.fingerprint import NOTHING, STAGE_VERSIONS, Parts, chained, digest
@@ -112,6 +112,9 @@ class Artefacts:
         }
 
 
+WITH_INPUTS: Final = ("convert", "measure", "load")
+"""Stages that are given something of the exam itself."""
+
 NO_PART_OF_AN_EXAM: Final = frozenset(("container", "not_mr", "not_an_image"))
 """Reasons of files that say nothing on an MR exam: they stay in the file index alone."""
 
@@ -156,7 +159,7 @@ def _rows(choice: Choice | None) -> tuple[FileRow, ...]:
 class ExamPlan:
     """What each stage of one exam is to have, and the paths that follow from it."""
 
-    exam: Exam
+    exam_id: str
     parts: Mapping[str, Parts]
     """Stage -> what its fingerprint is made of."""
 
@@ -165,17 +168,20 @@ class ExamPlan:
         """Stage -> fingerprint, in the order of the chain; each stage's is the next one's upstream."""
         return chained(self.parts)
 
-    def exam_path(self, store: Path) -> str:
+    @property
+    def exam_path(self) -> str:
         """Exam store relative to STORE."""
-        return str(exam_store_path(store, self.exam.exam_id, self.fingerprints["convert"]).relative_to(store))
+        return str(exam_store_path(Path(), self.exam_id, self.fingerprints["convert"]))
 
-    def labels_path(self, store: Path) -> str:
+    @property
+    def labels_path(self) -> str:
         """Label store relative to STORE."""
-        return str(label_store_path(store, self.exam.exam_id, self.fingerprints["segment"]).relative_to(store))
+        return str(label_store_path(Path(), self.exam_id, self.fingerprints["segment"]))
 
-    def measured_path(self, store: Path) -> str:
+    @property
+    def measured_path(self) -> str:
         """Measured rows relative to STORE."""
-        return str(measure_path(store, self.exam.exam_id, self.fingerprints["measure"]).relative_to(store))
+        return str(measure_path(Path(), self.exam_id, self.fingerprints["measure"]))
 
 
 def plan_exam(exam: Exam, artefacts: Artefacts) -> ExamPlan:
@@ -184,14 +190,36 @@ def plan_exam(exam: Exam, artefacts: Artefacts) -> ExamPlan:
 
     Rules of the selection count through the images that they choose: a rule that changes no choice redoes nothing.
     """
-    images = {"sagittal": _images(exam.sagittal), "axial": _images(exam.axial), "axial_weighting": exam.axial_weighting}
     inputs = {
-        "convert": digest(images),
-        "segment": NOTHING,
+        "convert": images_digest(exam.sagittal, exam.axial, exam.axial_weighting),
         "measure": digest(exam.vertebrae),
         "load": digest(exam.demographics),
     }
-    return ExamPlan(exam, {stage: artefacts.parts(stage, inputs[stage], exam.demographics.sex) for stage in STAGES})
+    return make_plan(exam.exam_id, inputs, exam.demographics.sex, artefacts)
+
+
+def plan_wanted(row: WantedRow, artefacts: Artefacts) -> ExamPlan | None:
+    """The plan of an exam from its row in the table `wanted`; None where no series was chosen."""
+    if row.convert is None:
+        return None
+    inputs = {stage: getattr(row, f"{stage}_inputs") for stage in WITH_INPUTS}
+    return make_plan(row.exam_id, inputs, row.sex, artefacts)
+
+
+def make_plan(exam_id: str, inputs: Mapping[str, str], sex: str | None, artefacts: Artefacts) -> ExamPlan:
+    """A plan from digests of what the stages are given of the exam itself.
+
+    Parameters
+    ----------
+    inputs : stage -> digest, of the stages of `WITH_INPUTS`
+    sex : F or M, which decides the base model; None where unknown
+    """
+    return ExamPlan(exam_id, {stage: artefacts.parts(stage, inputs.get(stage, NOTHING), sex) for stage in STAGES})
+
+
+def images_digest(sagittal: Iterable[FileRow], axial: Iterable[FileRow], axial_weighting: str | None) -> str:
+    """Digest of the images that conversion is given."""
+    return digest({"sagittal": _images(sagittal), "axial": _images(axial), "axial_weighting": axial_weighting})
 
 
 def _images(rows: Iterable[FileRow]) -> list[list[str | int]]:

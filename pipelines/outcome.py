@@ -6,7 +6,7 @@ import logging
 import time
 import traceback
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +19,7 @@ from cohort.reasons import REASONS
 from cohort.rows import ExamRow, LedgerRow
 from cohort.tables.buckets import Key
 from cohort.tables.commit import commit
-from cohort.tables.schema import rows_to_table
+from cohort.tables.schema import arrow_schema, rows_to_table
 from cohort.tables.stages import STAGE_TABLES, later_stages
 from pipelines.fingerprint import Parts
 
@@ -82,6 +82,22 @@ class Outcome:
     def __post_init__(self) -> None:
         if self.reason is not None and self.reason not in REASONS:
             raise KeyError(f"reason code {self.reason!r} is not declared in cohort/reasons.py")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Rows without their schema, which both ends know: with it they cost milliseconds to send."""
+        batches = {
+            table: [one.serialize().to_pybytes() for one in rows.to_batches()] for table, rows in self.rows.items()
+        }
+        return {**self.__dict__, "rows": batches}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        rows = {table: _table_of(table, batches) for table, batches in state["rows"].items()}
+        self.__dict__.update(state, rows=rows)
+
+
+def _table_of(table: str, batches: Iterable[bytes]) -> pa.Table:
+    schema = arrow_schema(table)
+    return pa.Table.from_batches([pa.ipc.read_record_batch(one, schema) for one in batches], schema)
 
 
 def success(item: WorkItem, result: Result, *, seconds: float) -> Outcome:
@@ -158,9 +174,9 @@ def place_of(error: BaseException) -> str:
     return f"{frame.f_globals.get('__name__', '?')}:{line}"
 
 
-def each(function: Callable[[WorkItem], Result], items: Sequence[WorkItem]) -> list[Outcome]:
+def each(function: Callable[[WorkItem], Result], items: Sequence[WorkItem]) -> Iterator[Outcome]:
     """Run a stage on one exam after another; `functools.partial(each, function)` is the `run` of a `Stage`."""
-    return [guarded(function, item) for item in items]
+    return (guarded(function, item) for item in items)
 
 
 def ledger_row(outcome: Outcome, *, run_id: str) -> LedgerRow:

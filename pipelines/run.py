@@ -91,11 +91,13 @@ def run(
         chain = Chain(job, planned.plan, planned.index, ledgers=planned.ledgers, root=planned.root, log=log)
         if planned.is_complete and planned.plan.todo.num_rows:
             progress.plan(planned.plan.stages)
+            executor = workers.executor()
+            stages = chain_stages(job, n_exams=planned.plan.todo.num_rows, cpu_slots=executor.slots("CPU"))
             try:
                 run_window(
                     chain.items(),
-                    chain_stages(job),
-                    executor=workers.executor(),
+                    stages,
+                    executor=executor,
                     on_outcome=chain.on_outcome,
                     stop=stop,
                 )

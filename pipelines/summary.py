@@ -47,20 +47,26 @@ class Summary:
         )
 
 
-def exam_row(exam: Exam, plan: ExamPlan | None, ledger: Ledger) -> ExamRow:
+def exam_row(selected: ExamRow, plan: ExamPlan | None, ledger: Ledger) -> ExamRow:
     """How an exam stands: the worst of its selection, its demographics and its stages.
 
     It is `pending` if a stage has not been tried yet on what is wanted of it now.
 
     Parameters
     ----------
+    selected : of `selected_row`
     plan : None if nothing was chosen, or if the chosen files have not been hashed yet
     """
-    states = [("ok", None), *_selection_states(exam), *_stage_states(exam, plan, ledger)]
-    status, reason = max(states, key=lambda state: SEVERITY.index(state[0]))  # the first of the worst
+    status, reason = _worst([(selected.status, selected.reason), *_stage_states(selected, plan, ledger)])
+    converted = ledger.get((selected.exam_id, "convert")) if plan else None
+    return replace(selected, status=status, reason=reason, store_path=converted.path if converted else None)
+
+
+def selected_row(exam: Exam) -> ExamRow:
+    """How an exam stands before any stage."""
+    status, reason = _worst([("ok", None), *_selection_states(exam)])
     sagittal, axial = exam.selection.sagittal, exam.selection.axial
     chosen = {row.plane: row for row in exam.selection.series if row.role}
-    converted = ledger.get((exam.exam_id, "convert")) if plan else None
     return ExamRow(
         exam_id=exam.exam_id,
         subject_id=exam.subject_id,
@@ -79,8 +85,12 @@ def exam_row(exam: Exam, plan: ExamPlan | None, ledger: Ledger) -> ExamRow:
         n_sagittal_slices=chosen["sagittal"].n_slices if sagittal else None,
         n_axial_slices=chosen["axial"].n_slices if axial else None,
         n_axial_stacks=chosen["axial"].n_stacks if axial else None,
-        store_path=converted.path if converted else None,
     )
+
+
+def _worst(states: Iterable[tuple[str, str | None]]) -> tuple[str, str | None]:
+    """The first of the worst."""
+    return max(states, key=lambda state: SEVERITY.index(state[0]))
 
 
 def _choice_columns(plane: Plane, choice: Choice | None) -> dict[str, Any]:
@@ -115,10 +125,10 @@ def _flags_of_choice(exam: Exam) -> list[QualityRow]:
     ]
 
 
-def _stage_states(exam: Exam, plan: ExamPlan | None, ledger: Ledger) -> list[tuple[str, str | None]]:
+def _stage_states(selected: ExamRow, plan: ExamPlan | None, ledger: Ledger) -> list[tuple[str, str | None]]:
     if plan is None:
-        return [("pending", None)] if exam.selection.sagittal else []
-    attempts = [(fingerprint, ledger.get((exam.exam_id, stage))) for stage, fingerprint in plan.fingerprints.items()]
+        return [("pending", None)] if selected.sagittal_series_id else []
+    attempts = [(fingerprint, ledger.get((plan.exam_id, stage))) for stage, fingerprint in plan.fingerprints.items()]
     current = [row for fingerprint, row in attempts if row and row.fingerprint == fingerprint]
     untried: list[tuple[str, str | None]] = [("pending", None)] * (len(current) < len(attempts))
     return [(row.status, row.reason) for row in current] + untried

@@ -23,7 +23,7 @@ from pipelines.index import index_columns, refuse_many_gone, update_index
 from pipelines.job import Job, Workers, prepare
 from pipelines.lock import only_run
 from pipelines.progress import Progress
-from pipelines.summary import exam_row, update_exam_tables
+from pipelines.summary import exam_row, selected_row, update_exam_tables
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def _exam_rows(job: Job, exams: Iterable[Exam], ledger: Ledger) -> list[ExamRow]
     """How the exams stand; one whose chosen files have not been hashed yet has no plan."""
     return [
         exam_row(
-            exam,
+            selected_row(exam),
             plan_exam(exam, job.artefacts) if exam.is_hashed else None,
             ledger,
         )

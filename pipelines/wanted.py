@@ -19,24 +19,32 @@ import pyarrow.dataset as ds
 
 from cohort.archive.demographics import SubjectTable
 from cohort.rows import ExamRow, FileRow, WantedRow
-from cohort.tables.buckets import objects_of, read_objects, table_dataset
+from cohort.tables.buckets import read_objects, table_dataset
 from cohort.tables.commit import commit
 from cohort.tables.ledger import read_ledger
 from cohort.tables.sql import in_memory
 from cohort.tables.stages import STAGES
-from pipelines.exams import NO_PART_OF_AN_EXAM, Artefacts, Exam, ExamPlan, make_exam, plan_exam
-from pipelines.fingerprint import NOTHING, Parts, chained, digest
+from pipelines.exams import (
+    NO_PART_OF_AN_EXAM,
+    WITH_INPUTS,
+    Artefacts,
+    Exam,
+    ExamPlan,
+    make_exam,
+    plan_exam,
+    plan_wanted,
+)
+from pipelines.fingerprint import digest
 from pipelines.index import FileIndex, hash_item, rehashed
 from pipelines.job import Job, Workers
 from pipelines.outcome import Outcome, WorkItem
+from pipelines.read_exams import read_exam_rows, read_planned
 from pipelines.scan import SCAN_STAGES
-from pipelines.summary import exam_row, selection_flags
+from pipelines.summary import exam_row, selected_row, selection_flags
 from pipelines.window import NEVER, run_window
 
 SELECTION_VERSION: Final = 1
 """Raised by hand when the code that chooses series may choose otherwise: every exam is then chosen again."""
-EXAMS_PER_READ: Final = 4000
-"""The file index is read through for each group; its rows stay in columns until an exam's turn comes."""
 COMMIT_EVERY_S: Final = 30.0
 
 
@@ -122,22 +130,6 @@ def _changed(job: Job, connection: duckdb.DuckDBPyConnection, states: pa.Table) 
     ).to_arrow_table()
 
 
-def read_exam_rows(job: Job, exam_ids: Sequence[str]) -> Iterator[list[FileRow]]:
-    """All rows of each exam, in the order of `exam_ids`; an exam without rows is left out."""
-    files = table_dataset(job.store, "files")
-    usable = ~pc.coalesce(ds.field("reason"), "").isin(sorted(NO_PART_OF_AN_EXAM))
-    for start in range(0, len(exam_ids), EXAMS_PER_READ):
-        group = exam_ids[start : start + EXAMS_PER_READ]
-        table = files.to_table(filter=ds.field("exam_id").isin(group) & usable).sort_by("exam_id").combine_chunks()
-        runs = pc.run_end_encode(table["exam_id"].combine_chunks())
-        ends = runs.run_ends.to_pylist()
-        place = dict(zip(runs.values.to_pylist(), zip([0, *ends], ends, strict=False), strict=True))
-        for exam_id in group:
-            if exam_id in place:
-                begin, end = place[exam_id]
-                yield objects_of("files", table.slice(begin, end - begin))
-
-
 def _choose(job: Job, workers: Workers, index: FileIndex, changed: pa.Table, stop: Callable[[], bool]) -> int:
     """Choose the series of some exams; files of a chosen series that were never hashed are read by the workers.
 
@@ -189,8 +181,7 @@ def settle_statuses(job: Job, todo: Collection[str]) -> None:
     pending = exams.to_table(columns=["exam_id"], filter=ds.field("status") == "pending")["exam_id"].to_pylist()
     if settled := sorted(set(pending).difference(todo)):
         ledger = read_ledger(job.store, settled)
-        found = (make_exam(files, job.subjects, job.config.select) for files in read_exam_rows(job, settled))
-        rows += [exam_row(exam, plan_exam(exam, job.artefacts), ledger) for exam in found]
+        rows += [exam_row(exam.selected, exam.plan, ledger) for exam in read_planned(job, settled)]
     if rows:
         commit(job.store, job.run_id, {"exams": rows}, touched={})
 
@@ -219,9 +210,13 @@ class Chosen:
             job, ids = self._job, [exam.exam_id for exam in self._exams]
             plans = {exam.exam_id: plan_exam(exam, job.artefacts) for exam in self._exams if exam.sagittal}
             ledger = read_ledger(job.store, ids)
+            selected = [selected_row(exam) for exam in self._exams]
             new = {
-                "wanted": [self._wanted(exam, plans.get(exam.exam_id)) for exam in self._exams],
-                "exams": [exam_row(exam, plans.get(exam.exam_id), ledger) for exam in self._exams],
+                "wanted": [
+                    self._wanted(exam, row, plans.get(row.exam_id))
+                    for exam, row in zip(self._exams, selected, strict=True)
+                ],
+                "exams": [exam_row(row, plans.get(row.exam_id), ledger) for row in selected],
                 "series": [row for exam in self._exams for row in exam.selection.series],
                 "quality": [flag for exam in self._exams for flag in selection_flags(exam)],
                 "files": self._hashed,
@@ -231,7 +226,7 @@ class Chosen:
         self._exams, self._hashed = [], []
         self._last = time.monotonic()
 
-    def _wanted(self, exam: Exam, plan: ExamPlan | None) -> WantedRow:
+    def _wanted(self, exam: Exam, selected: ExamRow, plan: ExamPlan | None) -> WantedRow:
         state = self._states[exam.exam_id]
         return WantedRow(
             exam_id=exam.exam_id,
@@ -240,13 +235,11 @@ class Chosen:
             newest_ns=state["newest_ns"],
             recipe=self._job.artefacts.recipe,
             sex=exam.demographics.sex,
+            selected_status=selected.status,
+            selected_reason=selected.reason,
             **({stage: plan.fingerprints[stage] for stage in STAGES} if plan else {}),
             **({f"{stage}_inputs": plan.parts[stage].inputs for stage in WITH_INPUTS} if plan else {}),
         )
-
-
-WITH_INPUTS: Final = ("convert", "measure", "load")
-"""Stages that are given something of the exam itself."""
 
 
 def _renew_fingerprints(job: Job) -> None:
@@ -260,8 +253,5 @@ def _renew_fingerprints(job: Job) -> None:
 
 
 def _renewed(row: WantedRow, artefacts: Artefacts) -> WantedRow:
-    if row.convert is None:
-        return replace(row, recipe=artefacts.recipe)
-    inputs = {stage: getattr(row, f"{stage}_inputs") for stage in WITH_INPUTS}
-    parts: dict[str, Parts] = {stage: artefacts.parts(stage, inputs.get(stage, NOTHING), row.sex) for stage in STAGES}
-    return replace(row, recipe=artefacts.recipe, **chained(parts))
+    plan = plan_wanted(row, artefacts)
+    return replace(row, recipe=artefacts.recipe, **(plan.fingerprints if plan else {}))

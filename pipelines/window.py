@@ -44,12 +44,13 @@ class Stage:
 
     name: str
     resource: Resource
-    run: Callable[[Sequence[WorkItem]], list[Outcome]]
+    run: Callable[[Sequence[WorkItem]], Iterable[Outcome]]
     """Top-level function (or `functools.partial` of one): a batch of items -> one outcome each. It catches per exam."""
     batch_size: int = 1
     """Items of one task; choose it so that a task lasts 10 to 60 s."""
     time_limit_s: float | None = None
-    """Per item. A batch that takes longer than its items together may is ended with its worker process."""
+    """Per item. A worker process that takes longer is ended, with the batch: longer for one item where outcomes are
+    yielded one by one, else for all items of the batch together."""
 
 
 @dataclass(frozen=True)
@@ -90,13 +91,27 @@ class Executor(Protocol):
         """Drop everything that was submitted."""
 
 
-def run_batch(stage: Stage, items: tuple[WorkItem, ...], *, worker: str) -> tuple[Outcome, ...] | Broken:
+def _unwatched(n_items: int) -> None:
+    """Where time limits do not apply."""
+
+
+def run_batch(
+    stage: Stage, items: tuple[WorkItem, ...], *, worker: str, watch: Callable[[int], None] = _unwatched
+) -> tuple[Outcome, ...] | Broken:
     """Run one batch and check that every item has its outcome.
 
     Nothing is raised: Dask would log the text of the exception and the arguments of the task.
+
+    Parameters
+    ----------
+    watch : told of how many items the time begins to run
     """
     try:
-        outcomes = stage.run(items)
+        watch(len(items))
+        answers = iter(stage.run(items))
+        outcomes: list[Outcome] = []
+        while (outcome := _next(answers, watch)) is not None:
+            outcomes.append(outcome)
         if [outcome.exam_id for outcome in outcomes] != [item.exam_id for item in items]:
             raise RuntimeError("outcomes are not those of the items")  # noqa: TRY301
         peak_mib = getrusage(RUSAGE_SELF).ru_maxrss / 1024  # Linux counts KiB
@@ -104,6 +119,11 @@ def run_batch(stage: Stage, items: tuple[WorkItem, ...], *, worker: str) -> tupl
     except Exception as error:  # becomes the outcome of the one exam that raises it alone
         log_failure(f"a batch of {stage.name}", error)
         return Broken(type(error).__name__)
+
+
+def _next(outcomes: Iterator[Outcome], watch: Callable[[int], None]) -> Outcome | None:
+    watch(1)
+    return next(outcomes, None)
 
 
 def finished_batch(
@@ -143,10 +163,13 @@ class SerialExecutor:
 
 def _run_on_worker(stage: Stage, items: tuple[WorkItem, ...]) -> tuple[Outcome, ...] | Broken:
     """Task of a Dask worker. The watchdog is a C thread: it ends the process even where a library holds the GIL."""
-    if stage.time_limit_s is not None:
-        faulthandler.dump_traceback_later(stage.time_limit_s * len(items), exit=True)
+
+    def watch(n_items: int) -> None:
+        if stage.time_limit_s is not None:
+            faulthandler.dump_traceback_later(stage.time_limit_s * n_items, exit=True)
+
     try:
-        return run_batch(stage, items, worker=str(get_worker().name))
+        return run_batch(stage, items, worker=str(get_worker().name), watch=watch)
     finally:
         faulthandler.cancel_dump_traceback_later()
 
@@ -163,6 +186,8 @@ class DaskExecutor:
         self._offered = Counter(offered(client))
         self._counted = time.monotonic()
         self._done = as_completed(loop=client.loop)
+        self._ready: deque[tuple[Future[Any], BaseException | None, Any]] = deque()
+        """Batches that are back: future, what ended it, its answer."""
         self._flying: dict[Future[Any], tuple[Stage, tuple[WorkItem, ...], float]] = {}
 
     def slots(self, resource: Resource) -> int:
@@ -191,16 +216,11 @@ class DaskExecutor:
             if no worker was left for the batch for as long as `cluster/dask.yaml` allows, or the scheduler is gone: the
             exams are not to blame
         """
-        future = next(self._done)
+        if not self._ready:
+            self._fetch()
+        future, error, answer = self._ready.popleft()
         stage, items, started = self._flying.pop(future)
         seconds = time.perf_counter() - started
-        try:
-            error = future.exception()
-            answer = future.result() if error is None else Broken(type(error).__name__)
-        except (CancelledError, OSError) as lost:  # nobody else cancels what is waited for; no batch raises (run_batch)
-            raise ConfigurationError(SCHEDULER_LOST) from lost
-        if isinstance(error, CancelledError):
-            raise ConfigurationError(SCHEDULER_LOST)
         if isinstance(error, NoWorkerError | NoValidWorkerError):
             raise ConfigurationError(
                 f"no worker that offers {stage.resource} was left for {error.timeout:g} s: their jobs ended or their "
@@ -213,11 +233,27 @@ class DaskExecutor:
             return replace(finished, attempts=error.allowed_failures + 1, last_worker=worker)
         return finished
 
+    def _fetch(self) -> None:
+        """Wait for a batch, and fetch the answers of all that are back by then at once."""
+        futures = self._done.next_batch(block=True)
+        sound = [future for future in futures if future.status == "finished"]
+        try:
+            answers = dict(zip(sound, self._client.gather(sound), strict=True))
+            errors = {future: future.exception() for future in futures if future not in answers}
+        except (CancelledError, OSError) as lost:  # nobody else cancels what is waited for; no batch raises (run_batch)
+            raise ConfigurationError(SCHEDULER_LOST) from lost
+        if any(isinstance(error, CancelledError) for error in errors.values()):
+            raise ConfigurationError(SCHEDULER_LOST)
+        for future in futures:
+            error = errors.get(future)
+            self._ready.append((future, error, answers.get(future, Broken(type(error).__name__))))
+
     def cancel(self) -> None:
         """Cancel what did not start; what runs ends with the cluster."""
         if self._client.status == "running":
             self._client.cancel(list(self._flying))
         self._flying.clear()
+        self._ready.clear()
         self._done = as_completed(loop=self._client.loop)  # the old one would still hand out what was cancelled
 
 

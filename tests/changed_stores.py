@@ -168,7 +168,7 @@ def want(store: Path, exams: Iterable[str], of: Generation) -> None:
     """Commit what the archive's exams should have."""
     rows = [
         WantedRow(exam_id=exam_id, index_digest="i", selection_digest="s", newest_ns=1, recipe="r",
-                  **{stage: fingerprint(exam_id, stage, of) for stage in STAGES})
+                  selected_status="ok", **{stage: fingerprint(exam_id, stage, of) for stage in STAGES})
         for exam_id in exams
     ]  # fmt: skip
     commit(store, of.run_id, {"wanted": rows}, touched={})

@@ -204,6 +204,7 @@ def _add_ledger(rows: Rows, exam: ExamRow, number: int, run_id: str) -> None:
             newest_ns=1,
             recipe="2" * 32,
             sex=exam.sex,
+            selected_status="ok",
             **wanted,
         )
     )

@@ -18,7 +18,7 @@ from cohort.rows import ExamRow, FileRow, LedgerRow, QualityRow
 from cohort.tables.buckets import create_tables, read_objects
 from cohort.tables.stages import STAGES
 from pipelines.exams import Artefacts, Exam, group_exams, plan_exam
-from pipelines.summary import exam_row, update_exam_tables
+from pipelines.summary import exam_row, selected_row, update_exam_tables
 
 ARTEFACTS = Artefacts(
     weights={"disc": "ab"}, base_models={"F": "cd", "M": "ef"}, tasks=(STANDING,), assumptions=Assumptions()
@@ -74,7 +74,7 @@ def test_a_known_number_of_vertebrae_redoes_what_is_named_and_nothing_before(tmp
     assert after.vertebrae == VertebraCount(6, None)
     first, second = (plan_exam(exam, ARTEFACTS) for exam in (before, after))
     assert {stage for stage in STAGES if first.fingerprints[stage] != second.fingerprints[stage]} == {"measure", "load"}
-    assert exam_row(after, None, {}).lumbar_vertebrae == 6
+    assert exam_row(selected_row(after), None, {}).lumbar_vertebrae == 6
 
 
 @pytest.mark.parametrize("changed", [{"personalise": Personalisation(position=False)}, {"impute": True}])
@@ -117,7 +117,7 @@ def standing(rows: list[FileRow], rules: SelectRules) -> dict[str, ExamRow]:
         for name, plan in todo.items()
         for stage, fingerprint in plan.fingerprints.items()
     }
-    return {name: exam_row(exam, todo.get(name), ledger) for name, exam in exams.items()}
+    return {name: exam_row(selected_row(exam), todo.get(name), ledger) for name, exam in exams.items()}
 
 
 def test_table_of_exams_says_what_was_chosen_and_what_came_next() -> None:
@@ -150,7 +150,7 @@ def test_exam_without_sagittal_images_is_refused_with_both_reasons() -> None:
 
 def commit(store: Path, exams: list[Exam]) -> list[QualityRow]:
     """Flags of selection after a commit of some exams."""
-    update_exam_tables(store, "run", exams, [exam_row(exam, None, {}) for exam in exams], [])
+    update_exam_tables(store, "run", exams, [exam_row(selected_row(exam), None, {}) for exam in exams], [])
     return sorted(read_objects(store, "quality"), key=lambda row: row.exam_id)
 
 

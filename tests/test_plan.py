@@ -35,6 +35,7 @@ def wanted(exam_id: str, of: Mapping[str, Parts] | None = None, *, newest_ns: in
         newest_ns=newest_ns,
         recipe="",
         sex="F",
+        selected_status="ok",
         convert_inputs=of["convert"].inputs,
         measure_inputs=of["measure"].inputs,
         load_inputs=of["load"].inputs,

@@ -19,17 +19,21 @@ from cohort.rows import WantedRow
 from cohort.tables.buckets import create_tables, read_objects
 from cohort.tables.ledger import read_ledger
 from cohort.tables.stages import STAGES
-from pipelines import wanted
+from pipelines import read_exams, wanted
+from pipelines.chain import Chain
 from pipelines.config import PrivacyConfig, RunConfig
 from pipelines.exams import Artefacts, make_exam, plan_exam
 from pipelines.index import update_index
 from pipelines.job import Job
 from pipelines.outcome import Outcome, commit_outcomes, ledger_row
+from pipelines.plan import make_plan
 from pipelines.progress import Progress
+from pipelines.read_exams import read_exam_rows, read_images, read_planned
 from pipelines.run import plan_run
-from pipelines.summary import exam_row
+from pipelines.run_log import RunLog
+from pipelines.summary import exam_row, selected_row
 from pipelines.survey import withdraw
-from pipelines.wanted import Here, read_exam_rows, refresh_wanted
+from pipelines.wanted import Here, refresh_wanted
 from pipelines.window import SerialExecutor
 
 RULES = SelectRules()
@@ -116,8 +120,37 @@ def test_rows_say_what_an_exam_by_itself_would_be_planned_as(site: Site) -> None
     job = site.job()
     for rows in read_exam_rows(job, sorted(site.rows())):
         plan = plan_exam(make_exam(rows, None), ARTEFACTS)
-        row = site.rows()[plan.exam.exam_id]
+        row = site.rows()[plan.exam_id]
         assert {stage: getattr(row, stage) for stage in STAGES} == plan.fingerprints
+
+
+def test_exams_are_read_back_as_they_were_chosen(site: Site) -> None:
+    site.subjects = "1.2,70\n"
+    job, workers = site.job(), InThisProcess()
+    refresh_wanted(job, workers, update_index(job, workers))
+    ids = sorted(site.rows())
+    planned = read_planned(job, [ids[1], "unknown", ids[0]])
+    assert [one.plan.exam_id for one in planned] == [ids[1], ids[0]]
+    for one, images in zip(planned, read_images(job, [exam.selected for exam in planned]), strict=True):
+        (rows,) = read_exam_rows(job, [one.plan.exam_id])
+        exam = make_exam(rows, job.subjects)
+        assert one.selected == selected_row(exam)
+        assert one.plan == plan_exam(exam, ARTEFACTS)
+        assert (one.demographics, one.vertebrae) == (exam.demographics, exam.vertebrae)
+        assert (images.sagittal, images.axial) == (exam.sagittal, exam.axial)
+        assert images.digest(one.selected) == one.plan.parts["convert"].inputs
+
+
+def test_an_exam_whose_images_changed_after_they_were_chosen_is_not_converted(site: Site) -> None:
+    """The index may know of newer files than `wanted`; they must not be stored as those that were chosen."""
+    job, one = site.job(), site.exam_id("1.1")
+    write_block(site.folder / "archive" / "1.1", StudyInstanceUID="1.1", series="1.1.1", n=10)
+    index = update_index(job, InThisProcess())
+    plan = make_plan((job.store,), job.store)
+    with RunLog(job.store, job.run_id) as log:
+        chain = Chain(job, plan, index, ledgers=(job.store,), root=job.store, log=log)
+        assert [item.exam_id for item in chain.items()] == [site.exam_id("1.2")]
+    assert one in plan.exam_ids  # and so counts as left for the next run
 
 
 def test_a_changed_file_and_a_new_file_count(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,7 +189,7 @@ def test_new_weights_choose_nothing_again_but_renew_the_fingerprints(
     renewed = site.rows()
     for rows in read_exam_rows(site.job(), sorted(renewed)):
         plan = plan_exam(make_exam(rows, None), site.artefacts)
-        assert {stage: getattr(renewed[plan.exam.exam_id], stage) for stage in STAGES} == plan.fingerprints
+        assert {stage: getattr(renewed[plan.exam_id], stage) for stage in STAGES} == plan.fingerprints
     assert all(row.recipe == site.artefacts.recipe for row in renewed.values())
 
 
@@ -178,7 +211,7 @@ def test_an_exam_with_a_file_that_could_not_be_hashed_is_looked_at_again(
 def test_exams_are_read_in_the_order_asked_for_however_they_are_grouped(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wanted, "EXAMS_PER_READ", 1)
+    monkeypatch.setattr(read_exams, "EXAMS_PER_READ", 1)
     ids = sorted(site.rows(), reverse=True)
     found = list(read_exam_rows(site.job(), [ids[0], "unknown", ids[1]]))
     assert [{row.exam_id for row in rows} for rows in found] == [{ids[0]}, {ids[1]}]
@@ -225,14 +258,15 @@ def done(site: Site) -> Site:
     """Both exams have been through all stages."""
     store = site.job().store
     for rows in read_exam_rows(site.job(), sorted(site.rows())):
-        plan = plan_exam(make_exam(rows, None), ARTEFACTS)
+        exam = make_exam(rows, None)
+        plan = plan_exam(exam, ARTEFACTS)
         outcomes = [
-            Outcome(plan.exam.exam_id, stage, one, "ok", seconds=1.0, parts=plan.parts[stage])
+            Outcome(plan.exam_id, stage, one, "ok", seconds=1.0, parts=plan.parts[stage])
             for stage, one in plan.fingerprints.items()
         ]
         ledger = {(one.exam_id, one.stage): ledger_row(one, run_id="earlier") for one in outcomes}
         for one in outcomes:
-            commit_outcomes(store, "earlier", [one], [exam_row(plan.exam, plan, ledger)])
+            commit_outcomes(store, "earlier", [one], [exam_row(selected_row(exam), plan, ledger)])
     assert set(statuses(store).values()) == {"flagged"}
     return site
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import pickle
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,8 +19,8 @@ from cohort.rows import CurvatureRow, LedgerRow, QualityRow
 from cohort.tables.buckets import read_rows
 from cohort.tables.ledger import read_ledger
 from cohort.tables.schema import rows_to_table
-from pipelines.outcome import Outcome, Result, WorkItem, commit_outcomes, each, guarded
-from pipelines.window import DaskExecutor, Executor, Finished, SerialExecutor, Stage, run_window
+from pipelines.outcome import Outcome, Result, WorkItem, commit_outcomes, each, guarded, success
+from pipelines.window import DaskExecutor, Executor, Finished, SerialExecutor, Stage, run_batch, run_window
 
 CHAIN = {"convert": "segment", "segment": "measure", "measure": "load"}
 
@@ -43,7 +44,7 @@ def refuse_odd(item: WorkItem) -> Result:
     return Result()
 
 
-def break_batch_of_two(batch: Sequence[WorkItem]) -> list[Outcome]:
+def break_batch_of_two(batch: Sequence[WorkItem]) -> Iterable[Outcome]:
     """A batch that breaks as a whole because of one of its members."""
     if any(item.exam_id == "e2" for item in batch):
         raise ZeroDivisionError("Smith^John")
@@ -51,7 +52,7 @@ def break_batch_of_two(batch: Sequence[WorkItem]) -> list[Outcome]:
 
 
 def forget_one(batch: Sequence[WorkItem]) -> list[Outcome]:
-    return each(finish, batch)[1:]
+    return list(each(finish, batch))[1:]
 
 
 def chain_stages() -> list[Stage]:
@@ -295,6 +296,33 @@ def test_slow_lane_gets_full_batches() -> None:
     assert sum(sizes) == 40
     assert sizes[0] == 1  # an idle worker does not wait for a full batch
     assert all(n == 4 for n in sizes[1:-1])
+
+
+def test_the_time_of_each_exam_begins_with_it_where_outcomes_come_one_by_one() -> None:
+    heard: list[str] = []
+
+    def convert(item: WorkItem) -> Result:
+        heard.append(item.exam_id)
+        return Result()
+
+    def watch(n_items: int) -> None:
+        heard.append(f"watch {n_items}")
+
+    run_batch(Stage("convert", "CPU", partial(each, convert)), tuple(items(2)), worker="here", watch=watch)
+    assert heard == ["watch 2", "watch 1", "e0", "watch 1", "e1", "watch 1"]
+    heard.clear()
+    as_one = Stage("convert", "CPU", lambda batch: list(each(convert, batch)))
+    run_batch(as_one, tuple(items(2)), worker="here", watch=watch)
+    assert heard[:3] == ["watch 2", "e0", "e1"]
+
+
+def test_outcomes_travel_with_rows_that_equal_those_sent() -> None:
+    flags = [QualityRow(exam_id="e1", stage="measure", reason="thin_muscle", value=float(k)) for k in range(3)]
+    sent = success(WorkItem("e1", "measure", "f"), Result(rows={"quality": flags, "discs": []}), seconds=1.0)
+    got = pickle.loads(pickle.dumps(sent))
+    assert all(got.rows[table].equals(sent.rows[table], check_metadata=True) for table in ("quality", "discs"))
+    assert replace(got, rows={}) == replace(sent, rows={})
+    assert b"description" not in pickle.dumps(sent)  # the schema stays at home
 
 
 def nan_row(item: WorkItem) -> Result:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import Field, fields
 from functools import cache
 from numbers import Integral
+from operator import attrgetter
 from typing import Any, Final
 
 import pyarrow as pa
@@ -68,16 +69,17 @@ def description(table: str, column: str) -> str:
 def _arrow_column(table: str, declared: pa.Field, values: list[Any]) -> pa.Array:
     """One column, checked: what is wrong is named by table and column, the value itself is never repeated."""
     where = f"table {table}, column {declared.name}"
-    if not declared.nullable and any(value is None for value in values):
+    kinds = set(map(type, values))
+    if not declared.nullable and types.NoneType in kinds:
         raise ValueError(f"{where}: a value is missing but the column requires one")
-    if pa.types.is_integer(declared.type) and not all(value is None or isinstance(value, Integral) for value in values):
+    if pa.types.is_integer(declared.type) and not all(issubclass(kind, Integral | types.NoneType) for kind in kinds):
         raise ValueError(f"{where}: a value is not a whole number")  # Arrow would cut 1.5 to 1 in silence
     try:
         column = pa.array(values, type=declared.type)
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise ValueError(f"{where}: a value is not of type {declared.type}") from error
     numbers = column.flatten() if pa.types.is_list(column.type) else column
-    if pa.types.is_floating(numbers.type) and pc.any(pc.invert(pc.is_finite(numbers))).as_py():
+    if pa.types.is_floating(numbers.type) and not pc.all(pc.is_finite(numbers), min_count=0).as_py():
         raise ValueError(f"{where}: NaN or infinity (a value not measured is None)")
     return column
 
@@ -91,5 +93,5 @@ def rows_to_table(table: str, rows: Sequence[Any]) -> pa.Table:
     schema = arrow_schema(table)
     for found in {type(row) for row in rows} - {row_class(table)}:
         raise ValueError(f"table {table} holds {row_class(table).__name__}, not {found.__name__}")
-    columns = [_arrow_column(table, column, [getattr(row, column.name) for row in rows]) for column in schema]
+    columns = [_arrow_column(table, column, list(map(attrgetter(column.name), rows))) for column in schema]
     return pa.Table.from_arrays(columns, schema=schema)
