@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -110,9 +110,14 @@ class Run:
 
     def reached(self, flag: Path) -> int:
         """Number of the process that pauses at a fault, as soon as one does."""
-        wait_for(lambda: flag.exists() or self.process.poll() is not None)
-        assert flag.exists(), self.said
-        return int(flag.read_text())
+        return int(self.reached_one({flag}).read_text())
+
+    def reached_one(self, flags: Collection[Path]) -> Path:
+        """One of several faults at which a process pauses, as soon as one does."""
+        wait_for(lambda: any(flag.exists() for flag in flags) or self.process.poll() is not None)
+        found = [flag for flag in flags if flag.exists()]
+        assert found, self.said
+        return found[0]
 
     def end(self) -> int:
         """Exit code; nothing of the session may live on."""
