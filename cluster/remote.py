@@ -18,6 +18,8 @@ from cluster.resources import offered
 from cluster.settings import settings
 from cohort.errors import ConfigurationError
 
+logger = logging.getLogger(__name__)
+
 CONNECT_TIMEOUT_S: Final = 30.0
 _POLL_S: Final = 0.25
 
@@ -78,8 +80,24 @@ def existing_scheduler(where: str | Path, *, timeout_s: float = CONNECT_TIMEOUT_
         raise ConfigurationError(
             f"no scheduler answers at {name} ({type(error).__name__}); is it running, and has it the same key?"
         ) from error
-    with client:
+    with _closed_at_last(client):
         yield client
+
+
+@contextmanager
+def _closed_at_last(client: Client) -> Iterator[Client]:
+    """Close a client at the end, whatever has become of its scheduler.
+
+    Where that is gone Dask's own attempts to reconnect may make `close` raise (a TLS connection that breaks in its
+    handshake: ValueError of tornado). There is nothing to close then, and what ended the run must be told instead.
+    """
+    try:
+        yield client
+    finally:
+        try:
+            client.close()
+        except Exception as error:
+            logger.warning("the connection to the scheduler was not closed in order: %s", type(error).__name__)
 
 
 def wait_for_lanes(

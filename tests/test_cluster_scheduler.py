@@ -13,12 +13,14 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from distributed import Client
 
 from cluster.checks import require
 from cluster.config import ClusterConfig
 from cluster.facts import scheduler_settings, worker_settings
 from cluster.preflight import Needs, inspect
 from cluster.profiles import device_of, open_cluster
+from cluster.remote import existing_scheduler
 from cluster.resources import offered
 from cluster.settings import ALLOWED_FAILURES
 from cohort.errors import ConfigurationError
@@ -165,3 +167,23 @@ def test_no_scheduler_is_an_error(tmp_path: Path) -> None:
         open_cluster(ClusterConfig("scheduler", scheduler_file=tmp_path / "scheduler.json"), note=print),
     ):
         pass
+
+
+def test_what_ended_a_run_is_told_even_if_the_connection_cannot_be_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """So Dask behaves now and then when its scheduler is gone and connections are TLS."""
+
+    def not_idle(client: Client, **options: object) -> None:
+        closed(client, **options)
+        raise ValueError("IOStream is not idle; cannot convert to SSL")
+
+    closed = Client.close
+    monkeypatch.setattr(Client, "close", not_idle)
+    with (
+        processes(tmp_path, dict(os.environ)) as cluster,
+        pytest.raises(ConfigurationError, match="the scheduler is gone"),
+        existing_scheduler(cluster.scheduler_file),
+    ):
+        raise ConfigurationError("the scheduler is gone")
+    assert "not closed in order: ValueError" in caplog.text
