@@ -238,7 +238,7 @@ class DaskExecutor:
         futures = self._done.next_batch(block=True)
         sound = [future for future in futures if future.status == "finished"]
         try:
-            answers = dict(zip(sound, self._client.gather(sound), strict=True))
+            answers = self._answers(sound)
             errors = {future: future.exception() for future in futures if future not in answers}
         except (CancelledError, OSError) as lost:  # nobody else cancels what is waited for; no batch raises (run_batch)
             raise ConfigurationError(SCHEDULER_LOST) from lost
@@ -247,6 +247,12 @@ class DaskExecutor:
         for future in futures:
             error = errors.get(future)
             self._ready.append((future, error, answers.get(future, Broken(type(error).__name__))))
+
+    def _answers(self, futures: Sequence[Future[Any]]) -> dict[Future[Any], Any]:
+        try:
+            return dict(zip(futures, self._client.gather(futures), strict=True))
+        except KilledWorker:  # who still held one of them died just now, and so did who made it again
+            return {future: future.result() for future in futures if future.exception() is None}
 
     def cancel(self) -> None:
         """Cancel what did not start; what runs ends with the cluster."""
