@@ -100,8 +100,8 @@ def label_of(meaning: Meaning) -> str | None:
 def assemble(exam: StoredExam, sheet: Sheet) -> Annotation:
     """Lay the shapes of a sheet over each other and say what was doubtful; rows are added to the sheet.
 
-    A pixel that two labels claim belongs to the one drawn later (`labels_overlap`, flagged), on sagittal stacks also
-    between bodies and discs. A slice of which a shape of an array was refused is not used for that array.
+    A pixel that two labels of one array claim belongs to the one drawn later (`labels_overlap`, flagged); one that is
+    body and disc stays both, and is told too. A slice of which a shape of an array was refused is not used for it.
     """
     layers: dict[tuple[Plane, int], _Layers] = {}
     stacks = {(stack.plane, stack.index): stack for stack in exam.stacks}
@@ -123,29 +123,30 @@ def assemble(exam: StoredExam, sheet: Sheet) -> Annotation:
 
 
 class _Layers:
-    """Shapes over each other on one stack: each pixel knows which of them it belongs to."""
+    """Shapes over each other on one stack: each pixel of each array knows which of them it belongs to."""
 
     def __init__(self, stack: ImageStack) -> None:
         self._stack = stack
-        self._owner = np.zeros(stack.image.shape, np.uint8)
-        """1 + index into `_kinds`; 0 belongs to nobody."""
-        self._kinds: list[Meaning] = []
         self.slices: dict[str, set[int]] = {}
         """Array -> annotated slices."""
+        self._owner: dict[str, npt.NDArray[np.uint8]] = {}
+        """Array -> 1 + index into its kinds; 0 belongs to nobody."""
+        self._kinds: dict[str, list[Meaning]] = {}
         self._overlaps: dict[tuple[int, frozenset[Meaning]], int] = {}
 
     def add(self, drawing: Drawing) -> None:
         """Lay a shape over those before it."""
         meaning, k = drawing.meaning, drawing.place[2]
         self.slices.setdefault(meaning.array, set()).add(k)
+        owner = self._owner.setdefault(meaning.array, np.zeros(self._stack.image.shape, np.uint8))[k]
+        kinds = self._kinds.setdefault(meaning.array, [])
         if meaning.empty:
             return
-        if meaning not in self._kinds:
-            self._kinds.append(meaning)
-        number = 1 + self._kinds.index(meaning)
-        owner = self._owner[k]
-        for other in np.unique(owner[drawing.mask & (owner > 0) & (owner != number)]):
-            pair = (k, frozenset((meaning, self._kinds[int(other) - 1])))
+        if meaning not in kinds:
+            kinds.append(meaning)
+        number = 1 + kinds.index(meaning)
+        for other in np.unique(owner[drawing.mask & (owner > 0) & (owner != number)]).tolist():
+            pair = (k, frozenset((meaning, kinds[other - 1])))
             taken = int(np.count_nonzero(drawing.mask & (owner == other)))
             self._overlaps[pair] = self._overlaps.get(pair, 0) + taken
         owner[drawing.mask] = number
@@ -157,18 +158,21 @@ class _Layers:
             if place[:2] == here and place[2] in self.slices.get(array, ()):
                 sheet.note("slice_in_doubt", "refused", place=place, array=array)
                 self.slices[array].discard(place[2])
-                own = [1 + n for n, meaning in enumerate(self._kinds) if meaning.array == array]
-                self._owner[place[2]][np.isin(self._owner[place[2]], own)] = 0
+                self._owner[array][place[2]] = 0
         self.slices = {array: slices for array, slices in self.slices.items() if slices}
 
     def tell_overlaps(self, sheet: Sheet) -> None:
-        """One row for each slice and pair of labels."""
+        """One row for each slice and pair of labels of one array, and for each slice of pixels of two arrays."""
+        here = (self._stack.plane, self._stack.index)
         for (k, pair), count in self._overlaps.items():
+            array = min(meaning.array for meaning in pair)
             names = " and ".join(sorted(label_of(meaning) or meaning.array for meaning in pair))
-            sheet.note(
-                "labels_overlap", "flagged", place=(self._stack.plane, self._stack.index, k),
-                label=names, value=float(count), limit=0.0, detail=f"{count} pixels",
-            )  # fmt: skip
+            if k in self.slices.get(array, ()):
+                _note_overlap(sheet, (*here, k), array, names, count)
+        if {"vertebral_body", "disc"} <= set(self.slices):
+            both = (self._owner["vertebral_body"] > 0) & (self._owner["disc"] > 0)
+            for k in np.flatnonzero(both.any(axis=(1, 2))).tolist():
+                _note_overlap(sheet, (*here, k), None, "vertebral_body and disc", int(both[k].sum()))
 
     def labelled(self) -> LabelledStack:
         """The stack with its masks."""
@@ -185,8 +189,14 @@ class _Layers:
         return {key: values for key, values in found.items() if values.any()}
 
     def _mapped(self, array: str, number: Callable[[Meaning], int]) -> npt.NDArray[np.uint8]:
-        values = [0, *(number(meaning) if meaning.array == array else 0 for meaning in self._kinds)]
-        return np.array(values, np.uint8)[self._owner]
+        return np.array([0, *map(number, self._kinds[array])], np.uint8)[self._owner[array]]
+
+
+def _note_overlap(sheet: Sheet, place: Place, array: str | None, names: str, count: int) -> None:
+    detail = f"{count} pixels"
+    sheet.note(
+        "labels_overlap", "flagged", place=place, array=array, label=names, value=float(count), limit=0.0, detail=detail
+    )
 
 
 def _value(meaning: Meaning) -> int:

@@ -1,7 +1,7 @@
 """What the labels of an annotation mean: names of a drawing tool, or numbers in a mask, to arrays, values and levels.
 
-A table of the user goes first; what it does not name is read as people write it ("L4", "L4-L5", "L4/5 disc", "psoas left",
-"MF R", "sacrum").
+A table of the user goes first; what it does not name is read as people write it ("L4", "L4-L5", "L4/5 disc", "MF R",
+"psoas left", "sacrum").
 """
 
 from __future__ import annotations

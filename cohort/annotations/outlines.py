@@ -19,8 +19,8 @@ from cohort.errors import RefusedError
 from cohort.geometry import Floats
 
 AMBIGUOUS: Final = 0.05
-"""Part of the area that may depend on how a crossing outline is read (own choice): a loop where a hand-drawn line closes
-is smaller, a figure of eight is not."""
+"""Part of the area that may depend on how a crossing outline is read (own choice): a loop where a line drawn by hand
+closes is smaller, a figure of eight is not."""
 
 Mask = npt.NDArray[np.bool_]
 

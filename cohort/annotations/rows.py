@@ -1,4 +1,4 @@
-"""What befell annotations on their way in: one row for each doubt and each refusal, kept beside the annotation stores."""
+"""What befell annotations on their way in: a row for each doubt and each refusal, kept beside the annotation stores."""
 
 from __future__ import annotations
 
