@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -140,6 +140,7 @@ class _MdaiPart:
     def add(self, images: ExamImages, sheet: Sheet) -> None:
         """Fill every outline on its slice."""
         unknown: defaultdict[str, int] = defaultdict(int)
+        unplaced: Counter[tuple[str, str, str]] = Counter()
         for shape in self.shapes:
             meaning = self.classes.meaning(shape.label)
             if meaning is None:
@@ -148,12 +149,14 @@ class _MdaiPart:
             try:
                 place = self._place(images, shape)
             except RefusedError as error:
-                sheet.note(error.reason, "refused", array=meaning.array, detail=error.detail)
+                unplaced[error.reason, meaning.array, error.detail] += 1
                 continue
             if meaning.plane != place[0]:
                 sheet.note("label_other_plane", "refused", place=place, array=meaning.array)
                 continue
             _add_shape(images, sheet, shape, place, meaning)
+        for (reason, array, detail), n in unplaced.items():
+            sheet.note(reason, "refused", array=array, value=float(n), detail=f"{n} shapes: {detail}")
         _tell_unknown(sheet, unknown)
 
     def _place(self, images: ExamImages, shape: MdaiShape) -> Place:

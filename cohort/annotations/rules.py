@@ -30,7 +30,7 @@ OPENING: Final = 0.8
 mm high, pedicles 13 to 16 mm (Panjabi et al. 1992, as remembered), so the stalk goes and the body stays."""
 STALK_MM: Final = 7.0
 """Thickness of what is left behind the opened body from which a pedicle is suspected (own choice): half a pedicle. What
-opening takes off a corner is thinner than 3 mm."""
+opening takes off the corner of a rectangle is thinner than 5 mm."""
 SMALLEST_DISC_MM2: Final = 30.0
 """Pieces smaller than this are no disc: the smallest is 20 mm long and 3 mm high (own choice)."""
 DOUBTFUL: Final = 1.05
@@ -287,7 +287,7 @@ def stalk_mm(body: Bools, spacing_mm: tuple[float, float]) -> float:
     middle = np.nonzero(core)[1].mean()
     behind = [number for number in range(1, n + 1) if np.nonzero(rest == number)[1].mean() > middle]
     inside = [float(ndimage.distance_transform_edt(rest == number, spacing_mm).max()) for number in behind]
-    return 2 * max(inside, default=0.0)
+    return max(2 * max(inside, default=0.0) - float(np.mean(spacing_mm)), 0.0)
 
 
 def _count_discs(annotation: Annotation, sheet: Sheet) -> Annotation:
