@@ -167,6 +167,16 @@ def test_the_same_import_again_changes_nothing(place: Place, tmp_path: Path) -> 
     assert state() == before
 
 
+def test_muscles_without_a_side_are_divided_by_the_geometry(place: Place, tmp_path: Path) -> None:
+    muscle = place.axial.labels["muscle"]
+    pairs = {"multifidus": (1, 2), "erector spinae": (3, 4), "psoas": (5, 6), "QL": (7, 8)}
+    entries = [
+        entry(name, "axial", k, outlines(np.isin(muscle[k], both))) for name, both in pairs.items() for k in (1, 3)
+    ]
+    assert not import_mdai(place, tmp_path, "unsided", entries)
+    assert np.array_equal(arrays(read(place, "unsided"))["axial", 0, "muscle"], masked(muscle, (1, 3)))
+
+
 def test_readers_of_an_export_are_kept_apart_and_get_their_codes(place: Place, tmp_path: Path) -> None:
     entries = [*drawn(place), *({**one, "createdById": "U_b"} for one in drawn(place, slices=(3,), axial=(1,)))]
     source = write_mdai(tmp_path / "two.json", entries)
