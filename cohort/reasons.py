@@ -140,7 +140,7 @@ AGREEMENT_REASONS: Final[dict[str, str]] = {
     "no_pairs": "There is no pair of values in this group.",
     "too_few_pairs": "Fewer than three pairs have no correlation, and one pair has no interval.",
     "too_few_persons": "The pairs come from too few persons for an interval by persons.",
-    "constant_values": "All values of a reader are equal: a correlation is not defined.",
+    "constant_values": "All values of a reader are equal: no correlation is defined, nor is the intraclass one.",
     "constant_differences": "All differences are equal: the intraclass correlation has no interval.",
 }
 

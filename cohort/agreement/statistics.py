@@ -41,6 +41,7 @@ def _agreement_row(key: Mapping[str, Any], group: Sequence[PairRow]) -> Agreemen
         **key,
         **statistics(first, second, persons),
         n=len(used),
+        n_flagged=sum(pair.flags is not None for pair in used),
         n_without=len(group) - len(used),
         n_persons=len(set(persons)),
     )
@@ -69,7 +70,7 @@ def statistics(first: Values, second: Values, persons: Sequence[str]) -> dict[st
     if not len(first):
         return {"reason": "no_pairs"}
     limits, straight = bland_altman(first, second), correlation(first, second)
-    icc = intraclass(np.column_stack([first, second]))
+    icc = intraclass(np.column_stack([first, second])) if straight else None  # of distances the first is always 0
     by_person: dict[str, Ends | None] = {**intervals_by_person(first, second, persons)}
     if len(set(persons)) >= FEWEST_PERSONS:
         clustered = bland_altman(first, second, persons)
