@@ -1,4 +1,4 @@
-"""Stores with phantom exams that several readers have annotated, and made-up pairs of readers of known agreement."""
+"""Stores with made-up exams that several readers have annotated, and made-up pairs of readers of known agreement."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import anatomy_shapes as shapes
+import cv2
 import numpy as np
 
 from cohort.agreement.rows import PairRow
@@ -18,9 +20,6 @@ from cohort.store.exam import write_exam
 from cohort.store.labels import write_labels
 from cohort.store.layout import exam_store_path, label_store_path
 from cohort.tables.commit import commit
-from models.phantom.study import study_plan
-from models.phantom.study_masks import DrawnExam, draw_exam
-from pipelines.validation.anatomy_score import study_stacks
 
 EXAMS = ("aaaa2", "bbbb3")
 """Of the first all demographics are known; of the second person nobody knows the height."""
@@ -29,16 +28,24 @@ _RUN = "20260101T000000-agree0"
 
 
 @cache
-def phantom(number: int) -> DrawnExam:
-    """A typical person with axial slices, drawn once."""
-    plans = [exam for exam in study_plan(30) if exam.stratum == "typical" and exam.plan.axial != "none"]
-    return draw_exam(plans[number])
+def stacks(number: int, *, without: str | None = None) -> tuple[LabelledStack, ...]:
+    """A sagittal and an axial stack with the true masks of one person, of known shape; one disc may be left out."""
+    blocks = {name: block for name, block in shapes.spine(x_mm=3.0 + number).items() if name != without}
+    sagittal = shapes.sagittal_geometry(n=9, spacing=(1.1, 1.0), shape=(300, 180))
+    axial = shapes.axial_geometry(n=14, spacing=1.3, size=150, middle_mm=(3.3, 40.0, 76.0))
+    return shapes.sagittal_stack(blocks, sagittal), shapes.muscle_stack(axial, x_mm=3.0 + number)
 
 
-def stacks(drawn: DrawnExam, *, degraded: bool = False) -> list[LabelledStack]:
-    """All stacks of an exam with true or degraded masks."""
-    sagittal, axial = study_stacks(drawn, drawn.degraded if degraded else drawn.true_masks)
-    return [sagittal, *axial]
+def grown(labelled: Sequence[LabelledStack]) -> list[LabelledStack]:
+    """The same masks, one pixel larger all around, as networks might draw them."""
+    ring = np.ones((3, 3), np.uint8)
+    return [
+        replace(one, labels={
+            name: np.where(mask > 0, mask, np.stack([cv2.dilate(plane, ring) for plane in mask])).astype(np.uint8)
+            for name, mask in one.labels.items()
+        })
+        for one in labelled
+    ]  # fmt: skip
 
 
 def reading(
@@ -53,7 +60,7 @@ def reading(
             seen[one.stack.plane, one.stack.index, name] = tuple(at)
             masks[name] = np.where(np.isin(np.arange(len(mask)), at)[:, None, None], mask, 0).astype(np.uint8)
         kept.append(replace(one, labels=masks))
-    return Annotation(exam_id, reader, None, "phantom", kept, seen, {})
+    return Annotation(exam_id, reader, None, "shapes", kept, seen, {})
 
 
 def moved(labelled: Sequence[LabelledStack], rows: int) -> list[LabelledStack]:
@@ -68,8 +75,8 @@ def annotated_store(store: Path) -> Path:
     """Two exams that the networks have segmented; anna annotated some sagittal slices of both, ben all of the first."""
     rows: dict[str, list[Any]] = {"exams": [], "ledger": []}
     for number, exam_id in enumerate(EXAMS):
-        drawn = phantom(number)
-        true, automatic = stacks(drawn), stacks(drawn, degraded=True)
+        true = stacks(number)
+        automatic = grown(true)
         exam_path, labels_path = (of(store, exam_id, _FINGERPRINT) for of in (exam_store_path, label_store_path))
         write_exam(exam_path, [one.stack for one in true], {"exam_id": exam_id})
         write_labels(labels_path, automatic, {})
@@ -78,7 +85,7 @@ def annotated_store(store: Path) -> Path:
         middle = true[0].stack.geometry.n_slices // 2
         some = (middle - 2, middle, middle + 2)
         write_annotation(store, reading(exam_id, "anna", true, {"vertebral_body": some, "disc": some}))
-    write_annotation(store, reading(EXAMS[0], "ben", stacks(phantom(0))))
+    write_annotation(store, reading(EXAMS[0], "ben", stacks(0)))
     commit(store, _RUN, rows, touched={})
     return store
 

@@ -1,4 +1,4 @@
-"""`cohort agreement` on a store with phantom exams that two persons and the networks have read."""
+"""`cohort agreement` on a store with exams that two persons and the networks have read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
-from reader_studies import EXAMS, annotated_store, phantom, stacks
+from reader_studies import EXAMS, annotated_store, stacks
 
 from cohort.agreement.rows import AGREEMENT_TABLES
 from cohort.reasons import REASONS
@@ -118,7 +118,7 @@ def with_candidate(store: Path, copy: Path) -> Path:
     shutil.copytree(store, copy)
     fingerprint = "1" * 64
     path = label_store_path(copy, EXAMS[0], fingerprint)
-    write_labels(path, stacks(phantom(0)), {})
+    write_labels(path, stacks(0), {})
     old: LedgerRow = next(row for row in read_objects(copy, "ledger") if row.exam_id == EXAMS[0])
     new = replace(old, fingerprint=fingerprint, path=str(path.relative_to(copy)))
     commit(candidate_path(copy), "20260202T000000-agree1", {"ledger": [new]}, touched={})

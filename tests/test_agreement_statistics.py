@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import math
+import importlib.util
+import sys
 from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from reader_studies import pair
-from scipy import stats
 
 from cohort.agreement.bland_altman import bland_altman, mean_absolute_error
 from cohort.agreement.by_person import FEWEST_PERSONS, intervals_by_person, mean_by_person
@@ -20,34 +22,21 @@ from cohort.agreement.rows import OverlapRow, agreement_table
 from cohort.agreement.statistics import agreement_rows, statistics
 from cohort.reasons import REASONS
 
-BIAS, BETWEEN, WITHIN = 0.3, 0.8, 0.6
-"""Of the second reader: mean difference, and its spread between persons and between the levels of one."""
-TRUE_BETWEEN, TRUE_WITHIN = 2.0, 1.0
-"""Spread of the true values between and within persons."""
-LEVELS = 5
+
+def loaded_benchmark() -> ModuleType:
+    """benchmarks/agreement.py, which makes up readers of known agreement."""
+    path = Path(__file__).parents[1] / "benchmarks" / "agreement.py"
+    spec = importlib.util.spec_from_file_location("agreement_benchmark", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+benchmark = loaded_benchmark()
+readers, truth, LEVELS = benchmark.readers, benchmark.truth, benchmark.LEVELS
 INTERVALS = ("mae", "bias", "lower_limit", "upper_limit", "r", "icc")
-
-
-def readers(random: np.random.Generator, n_persons: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Values of two readers at several levels of each person, and whose they are."""
-    codes = np.repeat(np.arange(n_persons), LEVELS)
-    first = 30 + random.normal(0, TRUE_BETWEEN, n_persons)[codes] + random.normal(0, TRUE_WITHIN, len(codes))
-    change = BIAS + random.normal(0, BETWEEN, n_persons)[codes] + random.normal(0, WITHIN, len(codes))
-    return first, first + change, [f"person {code}" for code in codes]
-
-
-def truth() -> dict[str, float]:
-    """What the statistics estimate."""
-    of_first, sd = TRUE_BETWEEN**2 + TRUE_WITHIN**2, math.hypot(BETWEEN, WITHIN)
-    things, error = 2 * of_first + sd**2 / 2, sd**2 / 2
-    return {
-        "mae": float(stats.foldnorm.mean(BIAS / sd, scale=sd)),
-        "bias": BIAS,
-        "lower_limit": BIAS - stats.norm.ppf(0.975) * sd,
-        "upper_limit": BIAS + stats.norm.ppf(0.975) * sd,
-        "r": math.sqrt(of_first / (of_first + sd**2)),
-        "icc": (things - error) / (things + error + BIAS**2),
-    }
 
 
 @pytest.fixture(scope="module")
@@ -65,16 +54,9 @@ def test_a_large_study_finds_the_truth(study: dict[str, Any], name: str) -> None
 
 def test_intervals_by_person_hold_the_truth_and_those_of_single_pairs_do_not() -> None:
     """200 studies of 20 persons with five levels each: 95 % less three standard errors is 90 %."""
-    random, true = np.random.default_rng(5), truth()
-    held = dict.fromkeys(INTERVALS, 0)
-    naive = dict.fromkeys(INTERVALS, 0)
-    for _ in range(200):
-        found = statistics(*readers(random, 20))
-        for name in INTERVALS:
-            held[name] += found[f"{name}_low_clustered"] <= true[name] <= found[f"{name}_high_clustered"]
-            naive[name] += found[f"{name}_low"] <= true[name] <= found[f"{name}_high"]
-    assert {name: share for name, share in held.items() if not 0.90 <= share / 200 <= 0.99} == {}
-    assert all(share / 200 < 0.87 for share in naive.values())
+    found = benchmark.coverage(20, 200)
+    assert {name: share for name, share in found["by_person"].items() if not 0.90 <= share <= 0.99} == {}
+    assert max(found["naive"].values()) < 0.87
 
 
 def test_intervals_of_independent_pairs_are_about_those_by_person() -> None:
@@ -178,8 +160,10 @@ def test_one_person_has_no_interval_by_persons() -> None:
 
 def test_enough_persons_have_intervals_and_one_less_has_none() -> None:
     first, second, persons = readers(np.random.default_rng(10), FEWEST_PERSONS)
-    assert intervals_by_person(first, second, persons)["icc"] is not None
-    assert intervals_by_person(first[LEVELS:], second[LEVELS:], persons[LEVELS:])["icc"] is None
+    assert statistics(first, second, persons)["icc_low_clustered"] is not None
+    fewer = statistics(first[LEVELS:], second[LEVELS:], persons[LEVELS:])
+    assert (fewer["icc_low_clustered"], fewer["upper_limit_low_clustered"]) == (None, None)
+    assert fewer["reason"] == "too_few_persons"
 
 
 def test_a_statistic_that_most_resamples_lack_has_no_interval() -> None:
