@@ -4,10 +4,9 @@ All that is estimated here is a function of sums over pairs, and sums over perso
 a resample is a vector of how often each person was drawn, and all of them together are one product of matrices.
 
 Drawing whole persons with replacement: Davison & Hinkley, Bootstrap Methods and their Application, 1997, 3.8; Field &
-Welsh, J R Stat Soc B 2007;69:369. Percentiles are those of Hesterberg, Am Stat 2015;69:371 (expanded by Student's t
-and n / (n - 1) persons), because plain ones are too narrow where persons are few; how often the intervals hold the
-truth is in docs/agreement.md. The latter was read in the documentation of Hesterberg's R package `resample`, the others are cited
-from memory.
+Welsh, J R Stat Soc B 2007;69:369 (both cited from memory). Percentiles are expanded as in Hesterberg, Am Stat
+2015;69:371 (read in the documentation of his R package `resample`), because plain ones are too narrow where persons are
+few. How often the intervals hold the truth: docs/agreement.md.
 """
 
 from __future__ import annotations
