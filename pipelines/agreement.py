@@ -241,13 +241,22 @@ def _compared(tasks: Sequence[ExamTask], processes: int) -> Iterable[ExamAgreeme
 
 
 def compare_exam(task: ExamTask) -> ExamAgreement:
-    """Compare the readings of one exam: overlaps, pairs of measurements, and pairs of loads."""
+    """Compare the readings of one exam: overlaps, pairs of measurements, and pairs of loads.
+
+    Nothing is raised: what cannot be read, or an unexpected error, is the exam's own problem.
+    """
     try:
-        exam = read_exam(task.store / (task.exam.store_path or ""))
-        codes = dict.fromkeys(code for pair in task.readers for code in pair)
-        readings = {code: _reading(task, exam, code) for code in codes}
+        return _compared_exam(task)
     except StoreError as error:
         return ExamAgreement(problem=str(error))
+    except Exception as error:  # one exam must not end the others; its text may name a path
+        return ExamAgreement(problem=f"internal_error, {type(error).__name__}")
+
+
+def _compared_exam(task: ExamTask) -> ExamAgreement:
+    exam = read_exam(task.store / (task.exam.store_path or ""))
+    codes = dict.fromkeys(code for pair in task.readers for code in pair)
+    readings = {code: _reading(task, exam, code) for code in codes}
     found = ExamAgreement()
     for first, second in task.readers:
         pairs, overlaps = _compared_readings(task, exam, readings[first], readings[second])

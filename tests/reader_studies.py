@@ -29,7 +29,7 @@ _RUN = "20260101T000000-agree0"
 
 @cache
 def stacks(number: int, *, without: str | None = None) -> tuple[LabelledStack, ...]:
-    """A sagittal and an axial stack with the true masks of one person, of known shape; one disc may be left out."""
+    """A sagittal and an axial stack with the true masks of one person of known shape; one structure may be left out."""
     blocks = {name: block for name, block in shapes.spine(x_mm=3.0 + number).items() if name != without}
     sagittal = shapes.sagittal_geometry(n=9, spacing=(1.1, 1.0), shape=(300, 180))
     axial = shapes.axial_geometry(n=14, spacing=1.3, size=150, middle_mm=(3.3, 40.0, 76.0))

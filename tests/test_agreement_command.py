@@ -179,6 +179,15 @@ def test_an_exam_that_cannot_be_read_is_named_and_the_others_are_compared(
     assert found["not_compared"] == {EXAMS[1]: "no labels store here"}
 
 
+def test_an_unexpected_error_is_that_of_one_exam(store: Path, config: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(store, broken)
+    next((broken / "annotations").glob(f"*/{EXAMS[1]}/anna.zarr/sagittal/0/disc/c*")).write_bytes(b"no Blosc frame")
+    found = json.loads(run(broken, tmp_path / "out", "--config", str(config), "--first", "anna", "--json"))
+    assert found["exams"] == 1
+    assert found["not_compared"][EXAMS[1]].startswith("internal_error")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

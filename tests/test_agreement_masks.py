@@ -197,6 +197,16 @@ def named(annotation: Annotation, found: Comparison, shift: int) -> Annotation:
     return replace(annotation, levels={("sagittal", 0, "disc"): levels})
 
 
+def test_the_sacrum_below_s1_does_not_count() -> None:
+    true = stacks(0)[:1]
+    shorter = stacks(0, without="S2")[:1]
+    assert (true[0].labels["vertebral_body"] > 0).sum() > (shorter[0].labels["vertebral_body"] > 0).sum()
+    bodies = [row for row in compared(true, shorter).overlaps if row.kind == "vertebral_body"]
+    assert {row.reason for row in bodies} == {None}
+    assert {row.level for row in bodies} == {None, "S1", "L5", "L4", "L3", "L2", "L1", "T12", "T11"}
+    assert {row.dice for row in bodies if row.structure == "all"} == {1.0}
+
+
 def test_names_that_readers_gave_are_compared_by_place() -> None:
     true = stacks(0)[:1]
     first, second = (reading("aaaa2", code, true) for code in ("anna", "ben"))

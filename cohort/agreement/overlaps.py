@@ -14,7 +14,8 @@ from cohort.agreement.rows import OverlapRow, Readers
 from cohort.agreement.structures import Match, Structures
 from cohort.agreement.surface import Mask, SurfaceDistance, outline, outline_distance
 from cohort.geometry import Floats, StackGeometry
-from cohort.terms import MUSCLE_LABELS, MUSCLES
+from cohort.stacks import Labels
+from cohort.terms import MUSCLE_LABELS, MUSCLES, SACRAL_BODY
 
 ALL: Final = "all"
 """Structure of the rows of a whole label array."""
@@ -53,14 +54,14 @@ def _points(mask: Mask, geometry: StackGeometry) -> tuple[Counts, Floats]:
 def spine_overlaps(
     stack: CommonStack, array: str, first: Structures, second: Structures, match: Match, who: Readers
 ) -> Iterator[OverlapRow]:
-    """Rows of a sagittal label array: all of it, and every body or disc.
+    """Rows of a sagittal label array: all of it but the sacrum below S1, and every body or disc.
 
     Parameters
     ----------
     array : vertebral_body or disc
     """
     geometry = stack.first.stack.geometry
-    masks = (stack.first.labels[array] > 0, stack.second.labels[array] > 0)
+    masks = (_drawn(stack.first.labels[array], first), _drawn(stack.second.labels[array], second))
     yield from _rows([_part(*masks, geometry, stack.position)], kind=array, structure=ALL, **who)
     places = [*match.both, *((i, None) for i in match.missed), *((None, j) for j in match.extra)]
     for i, j in places:
@@ -69,6 +70,11 @@ def spine_overlaps(
         masks = (_one(first, i), _one(second, j))
         part = _part(*masks, geometry, stack.position)
         yield from _rows([part], kind=array, second_level=other, **named, **who)
+
+
+def _drawn(mask: Labels, found: Structures) -> Mask:
+    """A whole label array without the sacrum below S1: some readers draw it, others do not."""
+    return np.asarray((mask > 0) & ~((mask == SACRAL_BODY) & (found.instances == 0)))
 
 
 def _unnamed(array: str, first: Structures, i: int | None, second: Structures, j: int | None) -> str:
