@@ -287,7 +287,7 @@ def _compared_readings(
     )
     ours, theirs = _loads(task, (found.first, found.second))
     tasks = [one.name for one in task.loads.tasks]
-    loads = load_pairs(ours, theirs, tasks=tasks, misnamed=found.misnamed, who=who)
+    loads = load_pairs(ours, theirs, tasks=tasks, blocked=found.no_loads, who=who)
     return found.pairs + loads, found.overlaps
 
 

@@ -251,6 +251,29 @@ def test_readers_without_a_common_slice_give_a_reason_for_each_array() -> None:
         compare(first, replace(second, exam_id="bbbb3"), measure)
 
 
+@pytest.mark.parametrize("swapped", [False, True])
+def test_muscles_of_a_reader_who_drew_no_spine_are_compared_at_the_discs_of_the_other(swapped: bool) -> None:
+    true = stacks(0)
+    readings = [reading("aaaa2", "anna", true[1:]), reading("aaaa2", "automatic", [true[0], *grown(true[1:])])]
+    found = compare(*(readings[::-1] if swapped else readings), measure)
+    areas = [row for row in found.pairs if row.quantity == "csa_cm2"]
+    assert {row.quantity for row in found.pairs} == {"csa_cm2", "muscle_centroid_distance_mm"}
+    assert {row.level for row in areas} == {"L3-L4", "L4-L5"}
+    assert all((row.first > row.second) == swapped for row in areas)  # type: ignore[operator]
+    without = {row.kind for row in found.overlaps if row.reason == "no_common_slices"}
+    assert without == {"vertebral_body", "disc"}
+    assert found.no_loads == "no_common_slices"
+
+
+def test_loads_that_would_rest_on_one_array_less_are_not_compared() -> None:
+    true = stacks(0)
+    discs_alone = [replace(true[0], labels={"disc": true[0].labels["disc"]}), true[1]]
+    found = compare(reading("aaaa2", "anna", discs_alone), reading("aaaa2", "automatic", true), measure)
+    assert found.no_loads == "no_common_slices"
+    assert any(row.reason is None for row in found.pairs if row.quantity == "disc_height_mm")
+    assert equal_readings().no_loads is None
+
+
 def test_structures_pair_by_overlap_and_touching_ones_do_not() -> None:
     def made(*columns: slice) -> Structures:
         instances = np.zeros((1, 4, 40), np.uint8)
@@ -271,11 +294,11 @@ def test_loads_of_levels_with_two_names_are_not_paired() -> None:
         task="standing", level="L4", engine="batch", convention="vertebra_mean", axial_n=500.0, status="flagged",
         reasons="size_jump",
     )  # fmt: skip
-    (row,) = load_pairs([load], [load], tasks=("standing",), misnamed=True, who=WHO)
+    (row,) = load_pairs([load], [load], tasks=("standing",), blocked="levels_differ", who=WHO)
     assert (row.reason, row.first, row.second) == ("levels_differ", 500.0, 500.0)
-    (row,) = load_pairs([load], [load], tasks=("standing",), misnamed=False, who=WHO)
+    (row,) = load_pairs([load], [load], tasks=("standing",), blocked=None, who=WHO)
     assert (row.reason, row.flags, row.second) == (None, "size_jump", 500.0)
-    (row,) = load_pairs([load], "no_demographics", tasks=("standing",), misnamed=False, who=WHO)
+    (row,) = load_pairs([load], "no_demographics", tasks=("standing",), blocked=None, who=WHO)
     assert (row.reason, row.second) == ("no_demographics", None)
-    rows = load_pairs("no_demographics", "no_demographics", tasks=("standing", "bowing"), misnamed=False, who=WHO)
+    rows = load_pairs("no_demographics", "no_demographics", tasks=("standing", "bowing"), blocked=None, who=WHO)
     assert [(row.task, row.reason) for row in rows] == [("standing", "no_demographics"), ("bowing", "no_demographics")]

@@ -120,13 +120,15 @@ def _plane(disc: DiscRow) -> str:
     return disc.level or f"disc-{disc.ordinal}"
 
 
-def load_pairs(first: Loads, second: Loads, *, tasks: Sequence[str], misnamed: bool, who: Readers) -> list[PairRow]:
+def load_pairs(
+    first: Loads, second: Loads, *, tasks: Sequence[str], blocked: str | None, who: Readers
+) -> list[PairRow]:
     """Pairs of loads of L1 to L5 in every task, in the convention `CONVENTION`.
 
     Parameters
     ----------
     first, second : rows of the batch engine, or a reason; with two reasons there is one row for each of the `tasks`
-    misnamed : whether the readers name a vertebra differently: loads of one name are then those of two vertebrae
+    blocked : why loads of the two are not to be compared, whatever they are
     """
     if isinstance(first, str) and isinstance(second, str):
         reason = "+".join(dict.fromkeys((first, second)))
@@ -135,7 +137,7 @@ def load_pairs(first: Loads, second: Loads, *, tasks: Sequence[str], misnamed: b
             for task in tasks
         ]
     ours, theirs = _by_task(first), _by_task(second)
-    why = next((one for one in (first, second) if isinstance(one, str)), "levels_differ" if misnamed else None)
+    why = next((one for one in (first, second) if isinstance(one, str)), blocked)
     return [
         _pair("compression_n", "N", "axial_n", ours.get((task, level)), theirs.get((task, level)), blocked=why,
               structure=level, level=level, task=task, **who)
