@@ -78,8 +78,8 @@ def _on_one_spine(
     measure: Measure,
     who: Readers,
 ) -> Comparison:
-    """Compare muscles alone, where no sagittal slice was looked at by both: at the discs of one reader, the first where
-    he has some, which stand for those of both."""
+    """Compare muscles alone, where no sagittal slice was looked at by both: at the discs of one reader (the first if
+    there are some), which stand for those of both."""
     spine = _fullest(_with_discs(first)) or _fullest(_with_discs(second))
     borrowed = [replace(spine, labels=_both_arrays(spine))] if spine else []
     ours, theirs = (measure([*borrowed, *(getattr(one, side) for one in axial)]) for side in ("first", "second"))

@@ -58,7 +58,7 @@ class OverlapRow:
     subject_id: str | None = optional("pseudonym of the person, as in pairs")
     kind: str = column("vertebral_body, disc or muscle")
     structure: str = column("L4, L4-L5, psoas left, psoas (both sides), or all: everything of this kind")
-    level: str | None = optional("name of the body or disc by the first reader; by the second where only he has it")
+    level: str | None = optional("name of the body or disc by the first reader; by the second where the first lacks it")
     second_level: str | None = optional("name of the same body or disc by the second reader; another one: misnamed")
     muscle: str | None = optional("multifidus, erector_spinae, psoas or quadratus_lumborum")
     side: str | None = optional("left or right of the patient")
