@@ -131,6 +131,19 @@ LOADING_REASONS: Final[dict[str, str]] = {
     "than 5 % when measurements that are flagged themselves are left out.",
 }
 
+AGREEMENT_REASONS: Final[dict[str, str]] = {
+    "structure_missed": "The first reader's masks have the structure, the second reader's do not.",
+    "structure_extra": "The second reader's masks have the structure, the first reader's do not.",
+    "no_common_slices": "The two readers looked at no slice in common.",
+    "not_measured": "The masks of one reader, or of both, do not give this quantity.",
+    "levels_differ": "The two readers name the vertebrae differently: what depends on names is not compared.",
+    "no_pairs": "There is no pair of values in this group.",
+    "too_few_pairs": "Fewer than three pairs have no correlation, and one pair has no interval.",
+    "too_few_persons": "The pairs come from too few persons for an interval by persons.",
+    "constant_values": "All values of a reader are equal: no correlation is defined, nor is the intraclass one.",
+    "constant_differences": "All differences are equal: the intraclass correlation has no interval.",
+}
+
 ANNOTATION_REASONS: Final[dict[str, str]] = {
     "study_unknown": "The annotation is of an exam that the store does not hold.",
     "series_unknown": "The annotation is of a series that the archive does not hold.",
@@ -174,6 +187,7 @@ REASONS: Final[dict[str, str]] = {
     **EXAM_REASONS,
     **ANATOMY_REASONS,
     **LOADING_REASONS,
+    **AGREEMENT_REASONS,
     **ANNOTATION_REASONS,
     **RUN_REASONS,
 }
