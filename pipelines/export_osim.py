@@ -71,7 +71,7 @@ def rebuild(store: Path, exam_id: str, task: str) -> tuple[PosedSubject, float]:
 
     Raises as `export_osim` does.
     """
-    exam = _exam(read_objects(store, "exams"), exam_id)
+    exam = exam_row(read_objects(store, "exams"), exam_id)
     ledger = read_ledger(store)
     attempt = _finished_load(exam, ledger)
     stored = _stored_loads(store, exam_id, task)
@@ -91,7 +91,8 @@ def rebuild(store: Path, exam_id: str, task: str) -> tuple[PosedSubject, float]:
     return replace(posed, rows=tuple(stored)), differences[worst]
 
 
-def _exam(exams: Sequence[ExamRow], exam_id: str) -> ExamRow:
+def exam_row(exams: Sequence[ExamRow], exam_id: str) -> ExamRow:
+    """The row of one exam; `ConfigurationError` with the nearest name where there is none."""
     found = next((row for row in exams if row.exam_id == exam_id), None)
     if found is not None:
         return found

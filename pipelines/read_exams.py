@@ -94,12 +94,13 @@ def read_images(job: Job, exams: Sequence[ExamRow]) -> Iterator[ChosenImages]:
     for row in exams:
         rows = files.rows(row.exam_id)
         yield ChosenImages(
-            sagittal=_part(rows, row.sagittal_series_id, row.sagittal_part),
-            axial=_part(rows, row.axial_series_id, row.axial_part),
+            sagittal=chosen_part(rows, row.sagittal_series_id, row.sagittal_part),
+            axial=chosen_part(rows, row.axial_series_id, row.axial_part),
         )
 
 
-def _part(rows: Sequence[FileRow], series_id: str | None, number: int | None) -> tuple[FileRow, ...]:
+def chosen_part(rows: Sequence[FileRow], series_id: str | None, number: int | None) -> tuple[FileRow, ...]:
+    """Rows of the chosen part of a series among rows of its exam; none where nothing was chosen."""
     if number is None:
         return ()
     parts = split_parts([row for row in rows if row.series_id == series_id])

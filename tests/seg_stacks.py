@@ -18,8 +18,10 @@ VALUES = {"vertebral_body": 3, "disc": 2, "muscle": 9}
 """Label array -> values and background."""
 ARRAYS: dict[Plane, tuple[str, ...]] = {"sagittal": ("vertebral_body", "disc"), "axial": ("muscle",)}
 AXIS_ORDERS = [
-    (np.eye(3)[list(order)] * np.array(signs)[:, None]) for order in permutations(range(3)) for signs in product((1, -1), repeat=3)
-]  # fmt: skip
+    np.eye(3)[list(order)] * np.array(signs)[:, None]
+    for order in permutations(range(3))
+    for signs in product((1, -1), repeat=3)
+]
 """The 48 ways in which slices, rows and columns can run along x, y and z: [axis of the array, LPS]."""
 
 
@@ -63,9 +65,9 @@ def make_stack(
 def random_masks(stack: ImageStack, seed: int = 0) -> LabelledStack:
     """Every value on every slice, without any symmetry."""
     random = np.random.default_rng(seed)
-    labels = {
-        name: random.integers(0, VALUES[name], stack.image.shape, dtype=np.uint8) for name in ARRAYS[stack.plane]
-    }
+    labels = {name: random.integers(0, VALUES[name], stack.image.shape, dtype=np.uint8) for name in ARRAYS[stack.plane]}
+    if "disc" in labels:
+        labels["disc"][labels["vertebral_body"] > 0] = 0
     return LabelledStack(stack, labels, {})
 
 

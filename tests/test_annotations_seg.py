@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import highdicom as hd
@@ -18,13 +18,19 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import generate_uid
 from seg_stacks import ARRAYS, AXIS_ORDERS, EXAM, SUBJECT, annotation_of, make_stack, random_masks, turn
 
-from cohort.annotations.dicom_seg import SegMasks, SegPlace, read_seg
-from cohort.annotations.seg_classes import SEGMENT_CLASSES, Target, classes_of, target_of
+from cohort.annotations.assemble import Sheet, assemble
+from cohort.annotations.classes import ClassTable, Meaning
+from cohort.annotations.dicom_seg import SegPart, read_seg
+from cohort.annotations.matching import ExamImages
+from cohort.annotations.rows import AnnotationRow
+from cohort.annotations.seg_classes import SEGMENT_CLASSES, classes_of, segment_meaning
 from cohort.annotations.seg_writer import pseudonymous_source, segmentations
 from cohort.annotations.store import LEVEL_NAMES, Annotation
 from cohort.archive.pseudonym import Pseudonyms
 from cohort.errors import RefusedError
+from cohort.rows import FileRow
 from cohort.stacks import ImageStack, LabelledStack
+from cohort.store.exam import StoredExam
 from cohort.terms import MUSCLE_LABELS
 
 SAGITTAL = np.array([[-1.0, 0, 0], [0, 0, -1.0], [0, 1.0, 0]])
@@ -42,8 +48,28 @@ def write(annotation: Annotation, weights: dict[str, str] | None = None) -> list
     return files
 
 
-def read(file: bytes, stacks: list[ImageStack], **values: object) -> SegMasks:
-    return read_seg(io.BytesIO(file), SegPlace(EXAM, stacks, None), reader="r2", **values)
+@dataclass(frozen=True)
+class Read:
+    """What an import of one file gives."""
+
+    annotation: Annotation
+    rows: list[AnnotationRow]
+
+
+def read(
+    file: bytes,
+    stacks: list[ImageStack],
+    *,
+    table: dict[str, Meaning] | None = None,
+    pseudonyms: Pseudonyms | None = None,
+    images: list[FileRow] | None = None,
+    named_by_table: bool = False,
+) -> Read:
+    exam = StoredExam({}, stacks)
+    sheet = Sheet(EXAM, "r2", tool="", source="")
+    part = SegPart(read_seg(io.BytesIO(file)), ClassTable(table or {}), pseudonyms, named_by_table)
+    part.add(ExamImages.of(exam, images or [], ["chosen"]), sheet)
+    return Read(assemble(exam, sheet), sheet.rows)
 
 
 def changed(file: bytes, change: Callable[[pydicom.Dataset], object]) -> bytes:
@@ -55,8 +81,8 @@ def changed(file: bytes, change: Callable[[pydicom.Dataset], object]) -> bytes:
     return stream.getvalue()
 
 
-def require_same(found: SegMasks, given: LabelledStack) -> None:
-    assert found.problems == []
+def require_same(found: Read, given: LabelledStack) -> None:
+    assert found.rows == []
     [one] = found.annotation.labelled
     assert one.stack is given.stack
     assert set(one.labels) == set(given.labels)
@@ -247,20 +273,24 @@ def test_codes_are_those_of_the_dictionary_or_private() -> None:
 
 
 def test_segments_are_known_by_table_label_or_code() -> None:
-    nothing = ("99X", "1")
-    assert target_of("Vertebral Body", nothing, None) == Target("vertebral_body", 1)
-    assert target_of("Segment_1", ("SCT", "44947003"), "24028007") == Target("muscle", 4)
-    assert target_of("Segment_1", ("SCT", "44947003"), None) is None
-    assert target_of("LWK 4", nothing, None, {"lwk-4": Target("vertebral_body", 1, "L4")}).level == "L4"
-    assert target_of("x", ("SCT", "84020006"), None) == Target("disc", 1, "L4-L5")
-    assert target_of("x", ("SCT", codes.SCT.L4Vertebra.value), None) is None
+    nothing, usual = ("99X", "1"), ClassTable()
+    for one in SEGMENT_CLASSES:
+        code = (one.property_type.scheme_designator, one.property_type.value)
+        side = one.laterality.value if one.laterality else None
+        assert segment_meaning(one.label, nothing, None, usual) == Meaning(one.array, one.value)
+        assert segment_meaning("Segment_1", code, side, usual) == Meaning(one.array, one.value)
+    assert segment_meaning("Segment_1", ("SCT", "44947003"), None, usual) is None
+    own = ClassTable({"LWK 4": Meaning("vertebral_body", 1, "L4")})
+    assert segment_meaning("LWK 4", nothing, None, own) == Meaning("vertebral_body", 1, "L4")
+    assert segment_meaning("x", ("SCT", "84020006"), None, usual) == Meaning("disc", 1, "L4-L5")
+    assert segment_meaning("x", ("SCT", codes.SCT.L4Vertebra.value), None, usual) is None
 
 
 def test_named_levels_are_kept() -> None:
     stack = make_stack("sagittal", axes=SAGITTAL)
     given = random_masks(stack)
     [file] = write(annotation_of([given]))
-    found = read(file, [stack], table={"disc": Target("disc", 1, "L4-L5")}).annotation
+    found = read(file, [stack], table={"disc": Meaning("disc", 1, "L4-L5")}).annotation
     levels = found.levels["sagittal", 0, "disc"]
     assert np.array_equal(levels, np.where(given.labels["disc"], 1 + LEVEL_NAMES.index("L4-L5"), 0))
     assert ("sagittal", 0, "vertebral_body") not in found.levels
@@ -310,11 +340,11 @@ def test_frames_that_fit_no_slice_are_rows_with_numbers(
     stacks = [make_stack("axial", axes=AXIAL), make_stack("sagittal", axes=SAGITTAL)]
     [file] = write(annotation_of([random_masks(stacks[0])]))
     found = read(changed(file, change), stacks)
-    *frames, last = found.problems
+    *frames, last = found.rows
     assert {problem.reason for problem in frames} == {reason}
     assert len(frames) == 4 * 8
     assert all(numbers in problem.detail for problem in frames), frames[0]
-    assert [problem.frame for problem in frames] == list(range(1, 33))
+    assert [problem.detail.split(",")[0] for problem in frames] == [f"frame {k}" for k in range(1, 33)]
     assert last.reason == "annotation_empty"
     assert found.annotation.labelled == []
 
@@ -328,40 +358,53 @@ def test_one_frame_that_is_off_leaves_the_others() -> None:
         data.PerFrameFunctionalGroupsSequence[0].PlanePositionSequence[0].ImagePositionPatient = [500, 0, 0]
 
     found = read(changed(file, move_first), [stack])
-    [problem] = found.problems
-    assert (problem.reason, problem.frame, problem.segment) == ("mask_shifted", 1, 1)
+    [problem] = found.rows
+    assert problem.reason == "mask_shifted"
+    assert problem.detail.startswith("frame 1, segment 1: ")
+    assert problem.value > problem.limit
     mask = found.annotation.labelled[0].labels["muscle"]
     assert np.array_equal(mask > 1, given.labels["muscle"] > 1)
 
 
-def test_a_frame_that_names_another_image_than_it_lies_on_is_refused() -> None:
-    stack = make_stack("axial", axes=AXIAL)
-    [file] = write(annotation_of([random_masks(stack)]))
-    key = Pseudonyms(bytes(32))
+def file_rows(stack: ImageStack, key: Pseudonyms, order: slice, series: str = "chosen") -> list[FileRow]:
+    """The images that an object made by `write` names, in the file index."""
+    geometry = stack.geometry
     uids = [image.sop_instance_uid for image in pseudonymous(stack).images]
-    right = {(key.instance_id(uid), None): ("axial", 0, k) for k, uid in enumerate(uids)}
-    wrong = {name: ("axial", 0, 3 - k) for k, name in enumerate(right)}
-    for images, n_problems in ((right, 0), (wrong, 4 * 8 + 1)):
-        place = SegPlace(EXAM, [stack], key, images=images)
-        assert len(read_seg(io.BytesIO(file), place, reader="r2").problems) == n_problems
+    return [
+        FileRow(
+            file_id=uid, size_bytes=1, mtime_ns=1, exam_id=EXAM, series_id=series, instance_id=key.instance_id(uid),
+            position_mm=position.tolist(), orientation=[*geometry.row_dir, *geometry.col_dir],
+            row_spacing_mm=geometry.spacing_mm[0], column_spacing_mm=geometry.spacing_mm[1],
+            rows=geometry.shape[0], columns=geometry.shape[1],
+        )
+        for uid, position in zip(uids, geometry.position_mm[order], strict=True)
+    ]  # fmt: skip
 
 
-def test_frames_without_a_position_lie_on_the_image_that_they_name() -> None:
-    stack = make_stack("axial", axes=AXIAL)
+def test_a_frame_that_names_another_image_than_it_lies_on_is_refused() -> None:
+    stack, key = make_stack("axial", axes=AXIAL), Pseudonyms(bytes(32))
     given = random_masks(stack)
     [file] = write(annotation_of([given]))
+    as_it_is, backwards = (file_rows(stack, key, slice(None, None, step)) for step in (1, -1))
+    require_same(read(file, [stack], pseudonyms=key, images=as_it_is), given)
+    refused = read(file, [stack], pseudonyms=key, images=backwards).rows
+    assert [row.reason for row in refused] == ["mask_shifted"] * 32 + ["annotation_empty"]
+    assert any(
+        "lies on axial stack 0 slice 0, but names the image of axial stack 0 slice 3" in row.detail for row in refused
+    )
+    other = read(file, [stack], pseudonyms=key, images=file_rows(stack, key, slice(None), "other")).rows
+    assert {row.reason for row in other} == {"series_not_chosen", "annotation_empty"}
+
+
+def test_a_file_without_positions_is_refused() -> None:
+    [file] = write(annotation_of([random_masks(make_stack("axial", axes=AXIAL))]))
 
     def drop(data: pydicom.Dataset) -> None:
         for frame in data.PerFrameFunctionalGroupsSequence:
             del frame.PlanePositionSequence
-        del data.FrameOfReferenceUID, data.SharedFunctionalGroupsSequence[0].PlaneOrientationSequence
 
-    file = changed(file, drop)
-    key = Pseudonyms(bytes(32))
-    images = {(key.instance_id(one.sop_instance_uid), None): ("axial", 0, k)
-              for k, one in enumerate(pseudonymous(stack).images)}  # fmt: skip
-    require_same(read_seg(io.BytesIO(file), SegPlace(EXAM, [stack], key, images), reader="r2"), given)
-    assert {problem.reason for problem in read(file, [stack]).problems} == {"slice_unknown", "annotation_empty"}
+    with pytest.raises(RefusedError, match="mask_unreadable"):
+        read(changed(file, drop), [])
 
 
 def test_unknown_labels_and_labels_of_the_other_plane_are_rows() -> None:
@@ -373,28 +416,26 @@ def test_unknown_labels_and_labels_of_the_other_plane_are_rows() -> None:
         data.SegmentSequence[0].SegmentedPropertyTypeCodeSequence[0].CodeValue = "0"
         data.SegmentSequence[1].SegmentLabel = "disc"
 
-    problems = read(changed(file, rename), [stack]).problems
-    assert [one.segment for one in problems if one.reason == "label_unknown"] == [1]
-    assert [one.segment for one in problems if one.reason == "label_other_plane"] == [2] * 4
-    assert "Geheimrat" not in repr(problems)
+    rows = read(changed(file, rename), [stack]).rows
+    assert [row.detail[:9] for row in rows if row.reason == "label_unknown"] == ["segment 1"]
+    assert sorted(row.slice for row in rows if row.reason == "label_other_plane") == [0, 1, 2, 3]
+    assert "Geheimrat" not in repr(rows)
 
 
-def test_two_labels_on_one_pixel_are_counted_and_the_later_segment_has_it() -> None:
+def test_two_labels_on_one_pixel_are_counted() -> None:
     stack = make_stack("axial", axes=AXIAL, gaps=())
     given = random_masks(stack)
     [file] = write(annotation_of([given]))
-    table = {"multifidus_right": Target("muscle", 7)}
 
     def overlap(data: pydicom.Dataset) -> None:
         frames = np.unpackbits(np.frombuffer(data.PixelData, np.uint8), bitorder="little")[: 8 * 63].reshape(8, 63)
-        frames = frames.copy()
         frames[6] |= frames[0]
-        data.PixelData = np.packbits(frames.ravel(), bitorder="little").tobytes() + b"\0" * (63 % 2)
+        data.PixelData = np.packbits(frames.ravel(), bitorder="little").tobytes()
 
-    found = read(changed(file, overlap), [stack], table=table)
-    [problem] = found.problems
+    found = read(changed(file, overlap), [stack])
+    [row] = found.rows
     n_overlapping = int(np.sum(given.labels["muscle"] == 1))
-    assert (problem.reason, problem.value, problem.segment) == ("labels_overlap", n_overlapping, 7)
+    assert (row.reason, row.value) == ("labels_overlap", n_overlapping)
     assert not np.any(found.annotation.labelled[0].labels["muscle"] == 1)
 
 
@@ -417,8 +458,7 @@ def test_files_of_other_exams_or_frames_of_reference_and_no_segmentations_are_re
     assert reason_of(b"not DICOM", [stack]) == "mask_unreadable"
     assert reason_of(file[:-100], [stack]) == "mask_unreadable"
     copy = changed(file, rename_study)
-    place = SegPlace(EXAM, [elsewhere], None, named_by_table=True)
-    found = read_seg(io.BytesIO(copy), place, reader="r2").annotation
+    found = read(copy, [elsewhere], named_by_table=True).annotation
     assert np.array_equal(found.labelled[0].labels["muscle"], given.labels["muscle"])
 
 

@@ -8,7 +8,7 @@ frame of one of the array's segments, an empty one too. What other software leav
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, BinaryIO, Final
 
@@ -18,177 +18,103 @@ import numpy.typing as npt
 from pydicom import Dataset
 from pydicom.valuerep import DA, TM
 
+from cohort.annotations.assemble import Drawing, Place, Sheet, later
+from cohort.annotations.classes import ClassTable, Meaning
+from cohort.annotations.matching import ExamImages
 from cohort.annotations.placement import FramePlacement, MisplacedError, place_frame
-from cohort.annotations.seg_classes import Target, target_of
+from cohort.annotations.seg_classes import segment_meaning
 from cohort.annotations.seg_writer import NO_DATE, frame_of_reference_uid, study_uid
-from cohort.annotations.store import LEVEL_NAMES, Annotation, Masked
 from cohort.archive.header import check_geometry, quiet_pydicom
 from cohort.archive.pseudonym import Pseudonyms
 from cohort.errors import RefusedError
-from cohort.stacks import ImageStack, LabelledStack, Plane
+from cohort.stacks import ImageStack
 
-TOOLS: Final = (
-    "lumbar-cohort",
-    "dcmqi",
-    "slicer",
-    "mitk",
-    "ohif",
-    "itk-snap",
-    "totalsegmentator",
-    "md.ai",
-    "highdicom",
-)
+TOOL: Final = "dicom-seg"
+PROGRAMS: Final = ("lumbar-cohort", "dcmqi", "slicer", "mitk", "ohif", "itk-snap", "totalsegmentator", "highdicom")
 """Words of Manufacturer, ManufacturerModelName and SoftwareVersions that are kept; no other text of the file is."""
-PLANES: Final[dict[str, Plane]] = {"vertebral_body": "sagittal", "disc": "sagittal", "muscle": "axial"}
-"""Label array -> plane of the stacks that have it."""
 
-Slice = tuple[Plane, int, int]
-"""Plane, index of the stack in its plane, slice."""
-Pixels = npt.NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class SegProblem:
-    """A frame or a segment that was left out, or a doubt about one. No text of the file is repeated."""
-
-    reason: str
-    """Code from `cohort.reasons`."""
-    detail: str
-    """What was seen, with numbers."""
-    frame: int | None = None
-    """From 1, as DICOM counts; None where it concerns the whole segment or file."""
-    segment: int | None = None
-    """SegmentNumber."""
-    value: float | None = None
-    limit: float | None = None
+Numbers = tuple[float, ...]
+Found = tuple[ImageStack, FramePlacement]
 
 
 @dataclass(frozen=True, eq=False)
-class SegMasks:
-    """What a file gave."""
+class SegFrame:
+    """One frame of a file."""
 
-    annotation: Annotation
-    problems: list[SegProblem]
+    number: int
+    """From 1, as DICOM counts."""
+    segment: int | None
+    """SegmentNumber; None in a LABELMAP, whose frames name no segment and whose pixels are the numbers."""
+    pixels: npt.NDArray[Any]
+    """[row, column] stored values."""
+    plane: tuple[Numbers, Numbers, Numbers] | None
+    """Position, orientation and spacing; None where the file does not say all of them."""
+    source: tuple[str, int | None] | None
+    """SOPInstanceUID and frame, from 0, of the one image that it was drawn on, if it says so."""
+
+    def drawn(self, segment: int) -> npt.NDArray[np.bool_]:
+        """[row, column] where one segment is."""
+        return np.asarray(self.pixels == (segment if self.segment is None else 1))
 
 
 @dataclass(frozen=True, eq=False)
-class SegPlace:
-    """The exam that a file is of, and how its UIDs are known again."""
+class SegFile:
+    """A BINARY or LABELMAP segmentation, as it is."""
 
-    exam_id: str
-    stacks: Sequence[ImageStack]
-    pseudonyms: Pseudonyms | None
-    """Of the archive; None knows only what was exported with UIDs from pseudonyms."""
-    images: Mapping[tuple[str, int | None], Slice] = field(default_factory=dict)
-    """(pseudonym of SOPInstanceUID, number of the frame from 1 or None) -> its slice, where known."""
-    named_by_table: bool = False
-    """A table names the exam: the UIDs are those of a copy, and geometry alone decides."""
+    study_uid: str
+    frame_of_reference_uid: str
+    segments: Mapping[int, tuple[str, tuple[str, str], str | None]]
+    """SegmentNumber -> label, (scheme, value) of the property type, value of its first modifier."""
+    frames: Sequence[SegFrame]
+    drawn_at: str | None
+    tool: str
+    """`dicom-seg`, and the program where it is one of `PROGRAMS`."""
 
 
-def read_seg(stream: BinaryIO, place: SegPlace, *, reader: str, table: Mapping[str, Target] | None = None) -> SegMasks:
-    """Read a BINARY or LABELMAP segmentation as a reader's annotation.
-
-    Parameters
-    ----------
-    stream : the file
-    reader : code of the reader, given by the user; names in the file are not read
-    table : SegmentLabel -> where it goes, before the names and codes of `seg_classes`
+def read_seg(stream: BinaryIO) -> SegFile:
+    """Read a segmentation. Names of people in it are not read: the user says whose it is.
 
     Raises
     ------
     RefusedError
-        `mask_unreadable`; `mask_not_whole_numbers` for a FRACTIONAL one; `study_unknown` if it is of another exam;
-        `frame_of_reference_differs` if no stack shares its frame of reference
+        `mask_unreadable`, or `mask_not_whole_numbers` for a FRACTIONAL one
     """
     with quiet_pydicom():
-        segmentation, frames = _opened(stream)
-        _require_exam(segmentation, place)
-        stacks = _stacks_of(segmentation, place)
-        drawing = _Drawing(_targets(segmentation, table), place, stacks)
-        for frame in frames:
-            drawing.add(frame)
-        return SegMasks(drawing.annotation(reader, _drawn_at(segmentation), _tool(segmentation)), drawing.problems)
-
-
-def _opened(stream: BinaryIO) -> tuple[hd.seg.Segmentation, list[_Frame]]:
-    try:
-        segmentation = hd.seg.segread(stream)
-        if segmentation.segmentation_type != hd.seg.SegmentationTypeValues.FRACTIONAL:
-            return segmentation, _frames(segmentation)
-    except Exception as error:  # highdicom and pydicom raise a dozen kinds on files that are none or damaged
-        raise RefusedError("mask_unreadable", f"not read as a segmentation: {type(error).__name__}") from error
+        try:
+            segmentation = hd.seg.segread(stream)
+            if segmentation.segmentation_type != hd.seg.SegmentationTypeValues.FRACTIONAL:
+                return _read(segmentation)
+        except Exception as error:  # highdicom and pydicom raise a dozen kinds on files that are none or damaged
+            raise RefusedError("mask_unreadable", f"not read as a segmentation: {type(error).__name__}") from error
     raise RefusedError("mask_not_whole_numbers", "a FRACTIONAL segmentation holds probabilities or parts of pixels")
 
 
-def _require_exam(segmentation: Dataset, place: SegPlace) -> None:
-    uid = str(segmentation.get("StudyInstanceUID", ""))
-    own = uid == study_uid(place.exam_id)
-    of_archive = place.pseudonyms is not None and place.pseudonyms.exam_id(uid) == place.exam_id
-    if not (own or of_archive or place.named_by_table):
-        raise RefusedError("study_unknown", "a segmentation of another exam than the one that it was given for")
-
-
-def _stacks_of(segmentation: Dataset, place: SegPlace) -> list[ImageStack]:
-    """Stacks whose positions may be compared with those of the file."""
-    if place.named_by_table:
-        return list(place.stacks)
-    uid = str(segmentation.get("FrameOfReferenceUID", ""))
-    pseudonym = place.pseudonyms.frame_of_reference_id(uid) if place.pseudonyms and uid else None
-    stacks = [
-        stack
-        for stack in place.stacks
-        if uid == frame_of_reference_uid(place.exam_id, stack)
-        or (pseudonym is not None and pseudonym == stack.frame_of_reference_id)
-    ]
-    if not stacks:
-        raise RefusedError("frame_of_reference_differs", f"that of none of {len(place.stacks)} stacks")
-    return stacks
-
-
-def _targets(segmentation: hd.seg.Segmentation, table: Mapping[str, Target] | None) -> dict[int, Target | None]:
-    """SegmentNumber -> where it goes; None where neither its label nor its code is known."""
-    found: dict[int, Target | None] = {}
-    for number in segmentation.segment_numbers:
-        described = segmentation.get_segment_description(number)
-        code = described.segmented_property_type
-        sides = code.get("SegmentedPropertyTypeModifierCodeSequence", None)
-        side = str(sides[0].get("CodeValue", "")) if sides else None
-        target = target_of(described.segment_label, (code.scheme_designator, code.value), side, table)
-        found[int(number)] = target
-    return found
-
-
-@dataclass(frozen=True, eq=False)
-class _Frame:
-    """One frame of the file."""
-
-    number: int
-    """From 1."""
-    segment: int | None
-    """SegmentNumber; None in a LABELMAP, whose frames name no segment and whose pixels are the numbers."""
-    pixels: npt.NDArray[Any]
-    plane: tuple[tuple[float, ...], ...] | None
-    """Position, orientation and spacing; None where the file does not say all of them."""
-    source: tuple[str, int | None] | None
-    """SOPInstanceUID and frame of the one image it was drawn on, if it says so."""
-
-    def drawn(self, segment: int) -> Pixels:
-        """[row, column] where one segment is."""
-        return np.asarray(self.pixels == (1 if self.segment is not None else segment))
-
-
-def _frames(segmentation: hd.seg.Segmentation) -> list[_Frame]:
-    """All frames; ValueError if there are not as many headers as pictures."""
+def _read(segmentation: hd.seg.Segmentation) -> SegFile:
     shared = segmentation.SharedFunctionalGroupsSequence[0]
     pixels = segmentation.pixel_array.reshape(-1, segmentation.Rows, segmentation.Columns)
-    of_frames = segmentation.PerFrameFunctionalGroupsSequence
-    return [_frame(k, own, shared, picture) for k, (own, picture) in enumerate(zip(of_frames, pixels, strict=True), 1)]
+    of_frames = zip(segmentation.PerFrameFunctionalGroupsSequence, pixels, strict=True)
+    return SegFile(
+        study_uid=str(segmentation.StudyInstanceUID),
+        frame_of_reference_uid=str(segmentation.get("FrameOfReferenceUID", "")),
+        segments={int(number): _segment(segmentation, number) for number in segmentation.segment_numbers},
+        frames=[_frame(k, own, shared, picture) for k, (own, picture) in enumerate(of_frames, start=1)],
+        drawn_at=_drawn_at(segmentation),
+        tool=_tool(segmentation),
+    )
 
 
-def _frame(number: int, own: Dataset, shared: Dataset, pixels: npt.NDArray[Any]) -> _Frame:
+def _segment(segmentation: hd.seg.Segmentation, number: int) -> tuple[str, tuple[str, str], str | None]:
+    described = segmentation.get_segment_description(number)
+    code = described.segmented_property_type
+    sides = code.get("SegmentedPropertyTypeModifierCodeSequence", None)
+    side = str(sides[0].get("CodeValue", "")) if sides else None
+    return described.segment_label, (code.scheme_designator, code.value), side
+
+
+def _frame(number: int, own: Dataset, shared: Dataset, pixels: npt.NDArray[Any]) -> SegFrame:
     identified = _group(own, shared, "SegmentIdentificationSequence")
     segment = None if identified is None else int(identified.ReferencedSegmentNumber)
-    return _Frame(number, segment, pixels, _plane(own, shared), _source(own, shared))
+    return SegFrame(number, segment, pixels, _plane(own, shared), _source(own, shared))
 
 
 def _group(own: Dataset, shared: Dataset, keyword: str) -> Dataset | None:
@@ -197,20 +123,15 @@ def _group(own: Dataset, shared: Dataset, keyword: str) -> Dataset | None:
     return items[0] if items else None
 
 
-def _plane(own: Dataset, shared: Dataset) -> tuple[tuple[float, ...], ...] | None:
-    wanted = {
-        "PlanePositionSequence": ("ImagePositionPatient", 3),
-        "PlaneOrientationSequence": ("ImageOrientationPatient", 6),
-        "PixelMeasuresSequence": ("PixelSpacing", 2),
-    }
-    found = []
-    for keyword, (attribute, count) in wanted.items():
-        group = _group(own, shared, keyword)
-        values = tuple(float(value) for value in (group.get(attribute) if group is not None else None) or ())
-        if len(values) != count or not np.all(np.isfinite(values)):
-            return None
-        found.append(values)
-    return tuple(found)
+def _plane(own: Dataset, shared: Dataset) -> tuple[Numbers, Numbers, Numbers] | None:
+    position = _numbers(_group(own, shared, "PlanePositionSequence"), "ImagePositionPatient")
+    orientation = _numbers(_group(own, shared, "PlaneOrientationSequence"), "ImageOrientationPatient")
+    spacing = _numbers(_group(own, shared, "PixelMeasuresSequence"), "PixelSpacing")
+    return (position, orientation, spacing) if position and orientation and spacing else None
+
+
+def _numbers(group: Dataset | None, keyword: str) -> Numbers:
+    return tuple(float(value) for value in (group.get(keyword) if group is not None else None) or ())
 
 
 def _source(own: Dataset, shared: Dataset) -> tuple[str, int | None] | None:
@@ -219,141 +140,7 @@ def _source(own: Dataset, shared: Dataset) -> tuple[str, int | None] | None:
     if not images or len(images) != 1:
         return None
     frame = images[0].get("ReferencedFrameNumber")
-    return str(images[0].get("ReferencedSOPInstanceUID", "")), None if frame is None else int(np.atleast_1d(frame)[0])
-
-
-class _Drawing:
-    """Masks that grow frame by frame."""
-
-    def __init__(self, targets: Mapping[int, Target | None], place: SegPlace, stacks: Sequence[ImageStack]) -> None:
-        self.problems = [
-            SegProblem("label_unknown", f"segment {number}", segment=number)
-            for number, target in targets.items()
-            if target is None
-        ]
-        self._targets = {number: target for number, target in targets.items() if target is not None}
-        self._place, self._stacks = place, stacks
-        self._placed: dict[object, tuple[ImageStack, FramePlacement] | MisplacedError] = {}
-        self._masks: dict[Masked, npt.NDArray[np.uint8]] = {}
-        self._levels: dict[Masked, npt.NDArray[np.uint8]] = {}
-        self._slices: dict[Masked, set[int]] = {}
-
-    def add(self, frame: _Frame) -> None:
-        """Draw one frame, or say why not."""
-        segments = [frame.segment] if frame.segment is not None else list(self._targets)
-        known = [number for number in segments if number in self._targets]
-        if not known:
-            return
-        try:
-            stack, where = self._where(frame)
-        except MisplacedError as error:
-            found = (error.reason, error.detail, frame.number, frame.segment, error.offset_mm, error.limit_mm)
-            self.problems.append(SegProblem(*found))
-            return
-        for number in known:
-            self._draw(frame, number, stack, where)
-
-    def _where(self, frame: _Frame) -> tuple[ImageStack, FramePlacement]:
-        """Stack and slice of a frame: by its geometry, or by its source image where it has none."""
-        named = self._named(frame)
-        if frame.plane is None:
-            return self._by_name(frame, named)
-        key = (frame.plane, frame.pixels.shape)
-        if key not in self._placed:
-            self._placed[key] = _nearest_placement(self._stacks, frame)
-        found = self._placed[key]
-        if isinstance(found, MisplacedError):
-            raise found
-        stack, where = found
-        if named is not None and named != (stack.plane, stack.index, where.slice):
-            detail = f"lies on slice {where.slice} of {stack.plane} stack {stack.index}, but names the image of {named}"
-            raise MisplacedError("mask_shifted", detail, offset_mm=None, limit_mm=None)
-        return found
-
-    def _named(self, frame: _Frame) -> Slice | None:
-        if frame.source is None or self._place.pseudonyms is None:
-            return None
-        uid, number = frame.source
-        return self._place.images.get((self._place.pseudonyms.instance_id(uid), number))
-
-    def _by_name(self, frame: _Frame, named: Slice | None) -> tuple[ImageStack, FramePlacement]:
-        stack = next((one for one in self._stacks if named and (one.plane, one.index) == named[:2]), None)
-        if named is None or stack is None:
-            detail = "neither a position nor a known image"
-            raise MisplacedError("slice_unknown", detail, offset_mm=None, limit_mm=None)
-        if frame.pixels.shape != stack.geometry.shape:
-            detail = f"{frame.pixels.shape} pixels without a position, stack of {stack.geometry.shape}"
-            raise MisplacedError("mask_grid_differs", detail, offset_mm=None, limit_mm=None)
-        return stack, FramePlacement(named[2], swap=False, flip=(False, False), offset_mm=0.0)
-
-    def _draw(self, frame: _Frame, number: int, stack: ImageStack, where: FramePlacement) -> None:
-        target = self._targets[number]
-        drawn = where.apply(frame.drawn(number))
-        if PLANES[target.array] != stack.plane:
-            if drawn.any():
-                detail = f"segment {number} on {stack.plane} stack {stack.index}"
-                self.problems.append(SegProblem("label_other_plane", detail, frame.number, number))
-            return
-        key = (stack.plane, stack.index, target.array)
-        picture = self._array(self._masks, key, stack)[where.slice]
-        levels = self._array(self._levels, key, stack)[where.slice]
-        level = 1 + LEVEL_NAMES.index(target.level) if target.level else 0
-        twice = int(np.sum(drawn & (picture > 0) & ((picture != target.value) | (levels != level))))
-        if twice:
-            detail = f"{twice} pixels of slice {where.slice} of {stack.plane} stack {stack.index}"
-            self.problems.append(SegProblem("labels_overlap", detail, frame.number, number, float(twice), 0.0))
-        picture[drawn], levels[drawn] = target.value, level
-        self._slices.setdefault(key, set()).add(where.slice)
-
-    def _array(
-        self, arrays: dict[Masked, npt.NDArray[np.uint8]], key: Masked, stack: ImageStack
-    ) -> npt.NDArray[np.uint8]:
-        return arrays.setdefault(key, np.zeros(stack.image.shape, np.uint8))
-
-    def annotation(self, reader: str, drawn_at: str | None, tool: str) -> Annotation:
-        """What was drawn."""
-        if not any(mask.any() for mask in self._masks.values()):
-            self.problems.append(SegProblem("annotation_empty", f"{len(self._masks)} masks without a pixel"))
-        labelled = []
-        for stack in self._stacks:
-            own = {key[2]: mask for key, mask in self._masks.items() if key[:2] == (stack.plane, stack.index)}
-            if own:
-                labelled.append(LabelledStack(stack, own, {}))
-        return Annotation(
-            exam_id=self._place.exam_id,
-            reader=reader,
-            drawn_at=drawn_at,
-            tool=tool,
-            labelled=labelled,
-            slices={key: tuple(sorted(slices)) for key, slices in self._slices.items()},
-            levels={key: levels for key, levels in self._levels.items() if levels.any()},
-        )
-
-
-def _nearest_placement(
-    stacks: Sequence[ImageStack], frame: _Frame
-) -> tuple[ImageStack, FramePlacement] | MisplacedError:
-    """The stack that a frame lies on, else the refusal by the stack that it comes nearest to."""
-    position, cosines, (between_rows, between_columns) = frame.plane or ((), (), (0.0, 0.0))
-    try:
-        check_geometry(position, cosines, (between_rows, between_columns), frame.pixels.shape)
-    except RefusedError as error:
-        return MisplacedError("mask_grid_differs", error.detail, offset_mm=None, limit_mm=None)
-    refusals = []
-    for stack in stacks:
-        try:
-            spacing = (between_rows, between_columns)
-            return stack, place_frame(stack.geometry, position, cosines[:3], cosines[3:], spacing, frame.pixels.shape)
-        except MisplacedError as error:
-            detail = f"{error.detail}; {stack.plane} stack {stack.index}"
-            told = MisplacedError(error.reason, detail, offset_mm=error.offset_mm, limit_mm=error.limit_mm)
-            refusals.append((_parallel(stack, cosines), told))
-    return min(refusals, key=lambda one: (not one[0], one[1].offset_mm or 0.0))[1]
-
-
-def _parallel(stack: ImageStack, cosines: tuple[float, ...]) -> bool:
-    """Whether a frame is a slice of the stack's kind rather than of the other plane's: within 45 degrees."""
-    return bool(abs(np.cross(cosines[:3], cosines[3:]) @ stack.geometry.normal) > np.sqrt(0.5))
+    return str(images[0].ReferencedSOPInstanceUID), None if frame is None else int(np.atleast_1d(frame)[0]) - 1
 
 
 def _drawn_at(segmentation: Dataset) -> str | None:
@@ -370,4 +157,154 @@ def _drawn_at(segmentation: Dataset) -> str | None:
 def _tool(segmentation: Dataset) -> str:
     keywords = ("Manufacturer", "ManufacturerModelName", "SoftwareVersions")
     said = " ".join(str(segmentation.get(keyword, "")) for keyword in keywords).lower()
-    return " ".join(["dicom-seg", *[word for word in TOOLS if word in said][:1]])
+    return " ".join([TOOL, *[word for word in PROGRAMS if word in said][:1]])
+
+
+@dataclass(frozen=True, eq=False)
+class SegPart:
+    """One file as a part of what a reader drew on an exam."""
+
+    file: SegFile
+    classes: ClassTable
+    pseudonyms: Pseudonyms | None
+    """Of the archive; None knows only what was exported with UIDs from pseudonyms."""
+    named_by_table: bool = False
+    """A table names the exam: the UIDs are those of a copy, and geometry alone decides."""
+
+    def add(self, images: ExamImages, sheet: Sheet) -> None:
+        """Add each frame of a known segment to the sheet; each frame that fits no slice is a row of it.
+
+        Raises
+        ------
+        RefusedError
+            `study_unknown` if the file is of another exam; `frame_of_reference_differs` if no stack shares its own
+        """
+        self._require_exam(sheet.exam_id)
+        stacks = self._stacks(images, sheet.exam_id)
+        sheet.tool, sheet.drawn_at = self.file.tool, later(sheet.drawn_at, self.file.drawn_at)
+        meanings = self._meanings(sheet)
+        placed: dict[object, Found | MisplacedError] = {}
+        empty = True
+        for frame in self.file.frames:
+            segments = [number for number in meanings if frame.segment in (None, number)]
+            if not segments:
+                continue
+            try:
+                found = self._place(frame, stacks, images, placed)
+            except RefusedError as error:
+                _refuse(sheet, frame, error)
+                continue
+            for number in segments:
+                empty &= not _draw(sheet, frame, number, meanings[number], found, self.file.drawn_at)
+        if empty:
+            sheet.note("annotation_empty", "refused", detail=f"{len(self.file.frames)} frames, no known pixel")
+
+    def _require_exam(self, exam_id: str) -> None:
+        of_archive = self.pseudonyms is not None and self.pseudonyms.exam_id(self.file.study_uid) == exam_id
+        if not (self.named_by_table or of_archive or self.file.study_uid == study_uid(exam_id)):
+            raise RefusedError("study_unknown", "a segmentation of another exam than the one that it was given for")
+
+    def _stacks(self, images: ExamImages, exam_id: str) -> list[ImageStack]:
+        """Stacks whose positions may be compared with those of the file."""
+        if self.named_by_table:
+            return list(images.exam.stacks)
+        uid = self.file.frame_of_reference_uid
+        pseudonym = self.pseudonyms.frame_of_reference_id(uid) if self.pseudonyms and uid else None
+        stacks = [
+            stack
+            for stack in images.exam.stacks
+            if uid == frame_of_reference_uid(exam_id, stack)
+            or (pseudonym is not None and pseudonym == stack.frame_of_reference_id)
+        ]
+        if not stacks:
+            raise RefusedError("frame_of_reference_differs", f"that of none of {len(images.exam.stacks)} stacks")
+        return stacks
+
+    def _meanings(self, sheet: Sheet) -> dict[int, Meaning]:
+        """SegmentNumber -> what it stands for, of known segments."""
+        found = {number: segment_meaning(*names, self.classes) for number, names in self.file.segments.items()}
+        for number in (number for number, meaning in found.items() if meaning is None):
+            sheet.note("label_unknown", "refused", detail=f"segment {number}, neither by its label nor by its code")
+        return {number: meaning for number, meaning in found.items() if meaning is not None}
+
+    def _place(
+        self,
+        frame: SegFrame,
+        stacks: Sequence[ImageStack],
+        images: ExamImages,
+        placed: dict[object, Found | MisplacedError],
+    ) -> Found:
+        """Stack and slice of a frame by its geometry, which must be those of the image that it names."""
+        key = (frame.plane, frame.pixels.shape)
+        if key not in placed:
+            placed[key] = _nearest_placement(stacks, frame)
+        found = placed[key]
+        if isinstance(found, MisplacedError):
+            raise found
+        named = self._named(frame, images)
+        here = (found[0].plane, found[0].index, found[1].slice)
+        if named not in (None, here):
+            raise RefusedError("mask_shifted", f"lies on {_said(here)}, but names the image of {_said(named)}")
+        return found
+
+    def _named(self, frame: SegFrame, images: ExamImages) -> Place | None:
+        """Slice of the image that a frame names; None where it names none that the archive has."""
+        if frame.source is None or self.pseudonyms is None or self.named_by_table:
+            return None
+        uid, number = frame.source
+        try:
+            return images.place(self.pseudonyms.instance_id(uid), frame=number)
+        except RefusedError as error:
+            if error.reason == "series_not_chosen":
+                raise
+            return None
+
+
+def _said(place: Place | None) -> str:
+    plane, index, k = place or ("no", 0, 0)
+    return f"{plane} stack {index} slice {k}"
+
+
+def _draw(sheet: Sheet, frame: SegFrame, number: int, meaning: Meaning, found: Found, drawn_at: str | None) -> bool:
+    """Add one segment of a frame; says whether a pixel was drawn."""
+    stack, where = found
+    place: Place = (stack.plane, stack.index, where.slice)
+    drawn = where.apply(frame.drawn(number))
+    if meaning.plane == stack.plane:
+        sheet.drawings.append(Drawing(place, meaning, drawn, drawn_at))
+        return bool(drawn.any())
+    if drawn.any():
+        detail = f"frame {frame.number}, segment {number}"
+        sheet.note("label_other_plane", "refused", place=place, array=meaning.array, detail=detail)
+    return False
+
+
+def _refuse(sheet: Sheet, frame: SegFrame, error: RefusedError) -> None:
+    segment = "" if frame.segment is None else f", segment {frame.segment}"
+    offset, limit = (error.offset_mm, error.limit_mm) if isinstance(error, MisplacedError) else (None, None)
+    detail = f"frame {frame.number}{segment}: {error.detail}"
+    sheet.note(error.reason, "refused", value=offset, limit=limit, detail=detail)
+
+
+def _nearest_placement(stacks: Sequence[ImageStack], frame: SegFrame) -> Found | MisplacedError:
+    """The stack that a frame lies on, else the refusal by the stack that it comes nearest to."""
+    position, cosines, spacing = frame.plane or ((), (), ())
+    try:
+        check_geometry(position, cosines, spacing, frame.pixels.shape)
+    except RefusedError as error:
+        return MisplacedError("mask_grid_differs", error.detail, offset_mm=None, limit_mm=None)
+    refusals = []
+    for stack in stacks:
+        try:
+            step = (spacing[0], spacing[1])
+            return stack, place_frame(stack.geometry, position, cosines[:3], cosines[3:], step, frame.pixels.shape)
+        except MisplacedError as error:
+            detail = f"{error.detail}; {stack.plane} stack {stack.index}"
+            told = MisplacedError(error.reason, detail, offset_mm=error.offset_mm, limit_mm=error.limit_mm)
+            refusals.append((_parallel(stack, cosines), told))
+    return min(refusals, key=lambda one: (not one[0], one[1].offset_mm or 0.0))[1]
+
+
+def _parallel(stack: ImageStack, cosines: tuple[float, ...]) -> bool:
+    """Whether a frame is a slice of the stack's kind rather than of the other plane's: within 45 degrees."""
+    return bool(abs(np.cross(cosines[:3], cosines[3:]) @ stack.geometry.normal) > np.sqrt(0.5))

@@ -7,31 +7,18 @@ vertebra, and PS3.16 names discs by their level alone.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
+from cohort.annotations.classes import ClassTable, Meaning
 from cohort.annotations.store import DISCS
 from cohort.terms import DISC, MUSCLE_LABELS, SACRAL_BODY, VERTEBRAL_BODY
 
 PRIVATE_SCHEME: Final = "99LUMBARCOHORT"
 """Coding scheme of this project: DICOM leaves designators that begin with 99 to private use (PS3.16 8.2)."""
-
-
-@dataclass(frozen=True)
-class Target:
-    """Where the pixels of a segment go."""
-
-    array: str
-    """Name of the label array."""
-    value: int
-    """In that array (`cohort.terms`)."""
-    level: str | None = None
-    """Name of the level (`cohort.annotations.store.LEVEL_NAMES`), if the segment is of one."""
 
 
 @dataclass(frozen=True)
@@ -103,51 +90,40 @@ def classes_of(array: str) -> list[SegmentClass]:
     return [one for one in SEGMENT_CLASSES if one.array == array]
 
 
-def normalised(label: str) -> str:
-    """A label as it is compared: lower case, words joined by one underscore."""
-    return re.sub(r"[\s\-_.,]+", "_", label.strip().lower()).strip("_")
+Key = tuple[str, str, str | None]
+"""(coding scheme, code value, code value of the side or None)."""
 
-
-_BY_LABEL: Final = {one.label: Target(one.array, one.value) for one in SEGMENT_CLASSES}
-_BY_CODE: Final[dict[tuple[str, str, str | None], Target]] = {
+_BY_CODE: Final[dict[Key, Meaning]] = {
     (
         one.property_type.scheme_designator,
         one.property_type.value,
         one.laterality.value if one.laterality else None,
-    ): Target(one.array, one.value)
+    ): Meaning(one.array, one.value)
     for one in SEGMENT_CLASSES
 }
 
 
-def _disc_codes() -> dict[tuple[str, str, str | None], Target]:
-    """Codes of single discs (CID 7604); those of vertebrae (CID 7603) are of whole ones, and no class here."""
-    found: dict[tuple[str, str, str | None], Target] = {}
+def _disc_codes() -> dict[Key, Meaning]:
+    """Codes of single discs (CID 7604); those of vertebrae (CID 7603) are of whole ones, which no class is."""
+    found: dict[Key, Meaning] = {}
     for name in DISCS:
         code = getattr(codes.SCT, f"{name.replace('-', '')}Disc", None)
         if code is not None:
-            found["SCT", code.value, None] = Target("disc", DISC, name)
+            found["SCT", code.value, None] = Meaning("disc", DISC, name)
     return found
 
 
 _DISCS_BY_CODE: Final = _disc_codes()
 
 
-def target_of(
-    label: str, code: tuple[str, str], laterality: str | None, table: Mapping[str, Target] | None = None
-) -> Target | None:
-    """Where a segment belongs: by its label in the user's table, by its label here, then by its coded property type.
+def segment_meaning(label: str, code: tuple[str, str], laterality: str | None, classes: ClassTable) -> Meaning | None:
+    """What a segment stands for: by its label, else by its coded property type; None where neither is known.
 
     Parameters
     ----------
     label : SegmentLabel
     code : (coding scheme, value) of the property type
-    laterality : value of the property type's first modifier, None without one
-    table : label -> target, which goes before the names here
-
-    Returns
-    -------
-    None if neither is known
+    laterality : code value of the property type's first modifier, None without one
     """
-    own = {normalised(name): target for name, target in (table or {}).items()}
-    name, key = normalised(label), (*code, laterality)
-    return own.get(name) or _BY_LABEL.get(name) or _BY_CODE.get(key) or _DISCS_BY_CODE.get(key)
+    key = (*code, laterality)
+    return classes.meaning(label) or _BY_CODE.get(key) or _DISCS_BY_CODE.get(key)
