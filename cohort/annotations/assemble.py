@@ -54,14 +54,14 @@ class Sheet:
         reason: str,
         status: Status,
         *,
-        place: Place | None = None,
+        place: tuple[Plane, int, int | None] | None = None,
         array: str | None = None,
         label: str | None = None,
         value: float | None = None,
         limit: float | None = None,
         detail: str | None = None,
     ) -> None:
-        """Add a row."""
+        """Add a row; the slice of a place is None where the whole stack is meant."""
         plane, stack, k = place or (None, None, None)
         self.rows.append(
             AnnotationRow(

@@ -12,6 +12,7 @@ from cohort.annotations.assemble import Place
 from cohort.archive.stacks import SAME_PLACE_MM
 from cohort.errors import RefusedError
 from cohort.rows import FileRow
+from cohort.stacks import ImageStack
 from cohort.store.exam import StoredExam
 
 SAME_DIRECTION: Final = 1 - 1e-5
@@ -64,6 +65,14 @@ class ExamImages:
         if row is None:
             raise RefusedError("slice_unknown", "the archive has no such image in this exam")
         return self._by_position(row)
+
+    def stack(self, place: Place) -> ImageStack:
+        """The stack of a place; RefusedError `slice_unknown` where it, or the slice in it, does not exist."""
+        plane, index, k = place
+        for stack in self.exam.stacks:
+            if (stack.plane, stack.index) == (plane, index) and 0 <= k < stack.geometry.n_slices:
+                return stack
+        raise RefusedError("slice_unknown", f"{plane} stack {index} has no slice {k}")
 
     def _by_position(self, row: FileRow) -> Place:
         position, directions = np.array(row.position_mm), np.array(row.orientation or ()).reshape(-1, 3)
