@@ -29,9 +29,8 @@ from cohort.store.labels import read_labels
 from cohort.store.publish import publishing
 from cohort.tables.buckets import objects_of, read_objects, table_dataset
 from cohort.tables.ledger import Ledger, read_ledger
-from pipelines.export_osim import exam_row
 from pipelines.index import FileIndex, list_archive
-from pipelines.read_exams import chosen_part
+from pipelines.read_exams import chosen_part, exam_row
 
 SAME_PATIENT: Final = ("PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate", "PatientSex")
 SAME_STUDY: Final = ("StudyInstanceUID", "AccessionNumber")

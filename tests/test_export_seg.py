@@ -1,4 +1,4 @@
-"""`cohort export seg`: no identifier leaves the store; with archive and key the objects belong to the original study."""
+"""`cohort export seg`: no identifier leaves the store; with archive and key objects belong to the original study."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cohort.annotations.assemble import Sheet, assemble
 from cohort.annotations.classes import ClassTable
 from cohort.annotations.dicom_seg import SegPart, read_seg
 from cohort.annotations.matching import ExamImages
-from cohort.annotations.store import write_annotation
+from cohort.annotations.store import read_annotation, write_annotation
 from cohort.archive.listing import list_files
 from cohort.archive.pseudonym import Pseudonyms
 from cohort.archive.scan import read_file_rows
@@ -102,13 +102,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     (folder / "cohort.toml").write_text('[privacy]\nkey_file = "key"\n')
     pseudonyms = Pseudonyms(bytes(range(32)))
     found = {path: read_file_rows(archive, path, size, time, pseudonyms) for path, size, time in list_files(archive)}
-    relative = {row.file_id: path for path, rows in found.items() for row in rows}
+    paths = {row.file_id: path for path, rows in found.items() for row in rows}
     rows = sorted((row for rows in found.values() for row in rows), key=lambda row: (row.file_id, row.frame or 0))
     series = {plane: pseudonyms.series_id(uid) for plane, uid in (("sagittal", "1.2.3.4"), ("axial", "1.2.3.5"))}
     sources = {
-        plane: image_sources([row for row in rows if row.series_id == one], lambda row: FileSource(relative[row.file_id]))
+        plane: image_sources([row for row in rows if row.series_id == one], lambda row: FileSource(paths[row.file_id]))
         for plane, one in series.items()
-    }  # fmt: skip
+    }
     exam_id = pseudonyms.exam_id(STUDY)
     exam_path = exam_store_path(store, exam_id, FINGERPRINT)
     convert_exam(exam_path, archive=archive, exam_id=exam_id, attributes={}, pseudonyms=pseudonyms, **sources)
@@ -122,9 +122,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
                   axial_part=0, store_path=str(exam_path.relative_to(store)))  # fmt: skip
     waiting = ExamRow(exam_id="waitingperson234567", subject_id="x", status="refused", reason="no_t1_sagittal")
     commit(store, "run", {"exams": [row, waiting], "files": rows}, touched={})
-    paths = {"convert": exam_path, "segment": labels_path}
+    results = {"convert": exam_path, "segment": labels_path}
     commit_outcomes(store, "run", [Outcome(exam_id, stage, FINGERPRINT, "ok", 1.0, path=str(path.relative_to(store)))
-                                   for stage, path in paths.items()])  # fmt: skip
+                                   for stage, path in results.items()])  # fmt: skip
     return Place(folder, exam, exam_id, rows, masks)
 
 
@@ -261,3 +261,43 @@ def test_an_archive_that_changed_is_an_error(place: Place, tmp_path: Path) -> No
     assert (image.exit_code, "another image now" in image.output) == (2, True)
     assert (gone.exit_code, "no longer in the archive" in gone.output) == (2, True)
     assert not (tmp_path / "out").exists()
+
+
+def run_import(place: Place, source: Path, *arguments: str) -> dict[str, object]:
+    command = ["annotations", "import", str(source), str(place.store), "--format", "dicom-seg", "--json"]
+    result = CliRunner().invoke(main, [*command, "--config", str(place.folder / "cohort.toml"), *arguments])
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def test_both_kinds_of_objects_are_imported_as_they_were_drawn(place: Place, tmp_path: Path) -> None:
+    """Random masks break the rules on shapes, which are tested elsewhere: muscles alone are compared."""
+    assert place.export(tmp_path / "de-identified").exit_code == 0
+    assert place.identified(tmp_path / "identified").exit_code == 0
+    for folder in ("de-identified", "identified"):
+        assert run_import(place, tmp_path / folder, "--reader", folder)["annotations"] == 1
+        again = run_import(place, tmp_path / folder, "--reader", folder)
+        assert (again["written"], again["unchanged"]) == (0, 1)
+        found = read_annotation(place.store, place.exam, place.exam_id, folder).labelled
+        muscles = {one.stack.index: one.labels["muscle"] for one in found if one.stack.plane == "axial"}
+        assert len(muscles) == 2
+        assert all(np.array_equal(muscles[one.stack.index], one.labels["muscle"]) for one in place.masks[1:])
+
+
+def test_a_table_names_the_exam_of_a_copy_and_says_what_is_complete(place: Place, tmp_path: Path) -> None:
+    assert place.export(tmp_path / "copies").exit_code == 0
+    path = tmp_path / "copies" / "axial-01.dcm"
+    data = pydicom.dcmread(path)
+    data.StudyInstanceUID = data.FrameOfReferenceUID = "2.25.4"
+    data.save_as(path)
+    for other in ("axial-02", "sagittal-01"):
+        (tmp_path / "copies" / f"{other}.dcm").unlink()
+    (tmp_path / "copies" / "damaged.dcm").write_bytes(b"no DICOM")
+    details = run_import(place, tmp_path / "copies", "--reader", "C")["details"]
+    assert sorted(row["reason"] for row in details) == ["mask_unreadable", "study_unknown"]
+    table = tmp_path / "table.csv"
+    table.write_text(f"file,exam,complete\naxial-01.dcm,{place.exam_id},yes\n")
+    done = run_import(place, tmp_path / "copies", "--reader", "C", "--table", str(table))
+    assert done["annotations"] == 1
+    [one] = read_annotation(place.store, place.exam, place.exam_id, "C").labelled
+    assert np.array_equal(one.labels["muscle"], place.masks[1 + one.stack.index].labels["muscle"])

@@ -23,7 +23,8 @@ from cohort.annotations.classes import ClassTable, Meaning
 from cohort.annotations.matching import ExamImages
 from cohort.annotations.placement import FramePlacement, MisplacedError, place_frame
 from cohort.annotations.seg_classes import segment_meaning
-from cohort.annotations.seg_writer import NO_DATE, frame_of_reference_uid, study_uid
+from cohort.annotations.seg_uids import frame_of_reference_uid, study_uid
+from cohort.annotations.seg_writer import NO_DATE
 from cohort.archive.header import check_geometry, quiet_pydicom
 from cohort.archive.pseudonym import Pseudonyms
 from cohort.errors import RefusedError

@@ -9,7 +9,6 @@ the arrays of a stack (bodies, discs) were not looked at on the same slices, eac
 from __future__ import annotations
 
 import hashlib
-import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,11 +27,10 @@ from pydicom.valuerep import format_number_as_ds
 
 from cohort import __version__
 from cohort.annotations.seg_classes import PRIVATE_SCHEME, SegmentClass, classes_of
+from cohort.annotations.seg_uids import derived_uid, frame_of_reference_uid, study_uid
 from cohort.annotations.store import Annotation
 from cohort.stacks import ImageStack, LabelledStack, Plane
 
-NAMESPACE: Final = uuid.UUID("5b0f6c3e-8a37-4b46-9d0e-2f6d6c0f7a51")
-"""Of the UIDs that are derived here; made once at random."""
 SERIES_NUMBERS: Final[dict[Plane, int]] = {"sagittal": 9001, "axial": 9002}
 NO_DATE: Final = datetime(1900, 1, 1, tzinfo=UTC)
 """Stands in a de-identified object for the date that the standard requires: the day a nightly run segmented an exam is
@@ -62,23 +60,6 @@ class SourceStack:
     """A header whose Patient and Study modules the object repeats."""
     identified: bool
     """Whether that header is the original one."""
-
-
-def derived_uid(*parts: object) -> str:
-    """UID of the form 2.25.<UUID> (PS3.5 B.2) that follows from texts or numbers: version 5, RFC 9562."""
-    return f"2.25.{uuid.uuid5(NAMESPACE, chr(0).join(map(str, parts))).int}"
-
-
-def frame_of_reference_uid(exam_id: str, stack: ImageStack) -> str:
-    """UID of a de-identified object for a stack's frame of reference; a stack without one has its own."""
-    if stack.frame_of_reference_id is None:
-        return derived_uid("frame-of-reference", exam_id, stack.plane, stack.index)
-    return derived_uid("frame-of-reference", stack.frame_of_reference_id)
-
-
-def study_uid(exam_id: str) -> str:
-    """StudyInstanceUID of de-identified objects of an exam."""
-    return derived_uid("study", exam_id)
 
 
 def pseudonymous_source(exam_id: str, subject_id: str, stack: ImageStack) -> SourceStack:
