@@ -14,6 +14,7 @@ from pydicom.uid import MRImageStorage
 
 from cohort.annotations.assemble import Place
 from cohort.annotations.matching import ExamImages
+from cohort.annotations.seg_uids import derived_uid
 from cohort.annotations.seg_writer import SourceImage, SourceStack, pseudonymous_source, segmentations
 from cohort.annotations.store import AUTOMATIC, Annotation, read_annotation, readers_of
 from cohort.archive.header import quiet_pydicom
@@ -170,13 +171,14 @@ class _Originals:
         first = found[0]
         if self.pseudonyms.exam_id(str(first.StudyInstanceUID)) != self.exam_id:
             raise StoreError("the images are of another study than the exam: the archive has changed, run cohort run")
+        frame_uid = first.get("FrameOfReferenceUID") or derived_uid("frame", first.StudyInstanceUID, *places[0])
         patient = Dataset()
         patient.update(first)
         patient.SOPClassUID = MRImageStorage  # which modules of a patient and a study there are is the same for all
         return SourceStack(
             study_uid=str(first.StudyInstanceUID),
             series_uid=str(first.SeriesInstanceUID),
-            frame_of_reference_uid=str(first.FrameOfReferenceUID),
+            frame_of_reference_uid=str(frame_uid),
             images=images,
             patient=patient,
             identified=True,

@@ -364,6 +364,11 @@ def test_one_frame_that_is_off_leaves_the_others() -> None:
     assert problem.value > problem.limit
     mask = found.annotation.labelled[0].labels["muscle"]
     assert np.array_equal(mask > 1, given.labels["muscle"] > 1)
+    key = Pseudonyms(bytes(32))
+    images = file_rows(stack, key, slice(None))
+    told = read(changed(file, move_first), [stack], pseudonyms=key, images=images)
+    assert [row.reason for row in told.rows] == ["mask_shifted", "slice_in_doubt"]
+    assert len(told.annotation.slices["axial", 0, "muscle"]) == 3
 
 
 def file_rows(stack: ImageStack, key: Pseudonyms, order: slice, series: str = "chosen") -> list[FileRow]:
@@ -478,6 +483,14 @@ def test_no_name_in_a_file_becomes_a_reader_or_a_tool() -> None:
     drawn.save_as(stream)
     found = read(stream.getvalue(), [stack]).annotation
     assert (found.reader, found.tool, found.drawn_at) == ("r2", "dicom-seg slicer", "2025-03-14T10:11:12")
+
+
+def test_a_file_that_says_there_is_nothing_is_flagged_and_taken() -> None:
+    stack = make_stack("axial", axes=AXIAL)
+    nothing = LabelledStack(stack, {"muscle": np.zeros(stack.image.shape, np.uint8)}, {})
+    found = read(write(annotation_of([nothing]))[0], [stack])
+    assert [(row.status, row.reason) for row in found.rows] == [("flagged", "annotation_empty")]
+    assert found.annotation.slices == {("axial", 0, "muscle"): (0, 1, 2, 3)}
 
 
 def test_values_that_are_no_class_are_not_written() -> None:

@@ -8,6 +8,7 @@ frame of one of the array's segments, an empty one too. What other software leav
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, BinaryIO, Final
@@ -22,6 +23,7 @@ from cohort.annotations.assemble import Drawing, Place, Sheet, later
 from cohort.annotations.classes import ClassTable, Meaning
 from cohort.annotations.matching import ExamImages
 from cohort.annotations.placement import FramePlacement, MisplacedError, place_frame
+from cohort.annotations.rows import Status
 from cohort.annotations.seg_classes import segment_meaning
 from cohort.annotations.seg_uids import frame_of_reference_uid, study_uid
 from cohort.annotations.seg_writer import NO_DATE
@@ -185,7 +187,7 @@ class SegPart:
         sheet.tool, sheet.drawn_at = self.file.tool, later(sheet.drawn_at, self.file.drawn_at)
         meanings = self._meanings(sheet)
         placed: dict[object, Found | MisplacedError] = {}
-        empty = True
+        empty, n_before = True, len(sheet.drawings)
         for frame in self.file.frames:
             segments = [number for number in meanings if frame.segment in (None, number)]
             if not segments:
@@ -194,11 +196,14 @@ class SegPart:
                 found = self._place(frame, stacks, images, placed)
             except RefusedError as error:
                 _refuse(sheet, frame, error)
+                in_doubt = self._in_doubt(frame, images, placed)
+                sheet.spoiled |= {(place, meanings[number].array) for place in in_doubt for number in segments}
                 continue
             for number in segments:
                 empty &= not _draw(sheet, frame, number, meanings[number], found, self.file.drawn_at)
         if empty:
-            sheet.note("annotation_empty", "refused", detail=f"{len(self.file.frames)} frames, no known pixel")
+            taken: Status = "flagged" if len(sheet.drawings) > n_before else "refused"
+            sheet.note("annotation_empty", taken, detail=f"{len(self.file.frames)} frames, no known pixel")
 
     def _require_exam(self, exam_id: str) -> None:
         of_archive = self.pseudonyms is not None and self.pseudonyms.exam_id(self.file.study_uid) == exam_id
@@ -259,6 +264,17 @@ class SegPart:
             if error.reason == "series_not_chosen":
                 raise
             return None
+
+    def _in_doubt(
+        self, frame: SegFrame, images: ExamImages, placed: Mapping[object, Found | MisplacedError]
+    ) -> list[Place]:
+        """Slices that a refused frame may be of: what else is drawn there is not all that is there."""
+        found = placed[frame.plane, frame.pixels.shape]
+        lies_on = [] if isinstance(found, MisplacedError) else [(found[0].plane, found[0].index, found[1].slice)]
+        with suppress(RefusedError):  # of a series that has no stack
+            named = self._named(frame, images)
+            return [*lies_on, named] if named else lies_on
+        return lies_on
 
 
 def _said(place: Place | None) -> str:
