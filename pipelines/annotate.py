@@ -25,6 +25,7 @@ from cohort.annotations.store import (
     annotation_path,
     check_reader,
     readers_of,
+    remove_annotation,
     write_annotation,
 )
 from cohort.archive.pseudonym import Pseudonyms, load_or_create_key
@@ -172,7 +173,7 @@ def _take(store: Path, drawn: Annotation, sheet: Sheet, done: Imported) -> None:
         done.n_annotations += 1
         done.n_written += changed
     else:
-        changed = False
+        changed = remove_annotation(store, drawn.exam_id, drawn.reader)  # what it replaces must not stay either
         done.n_empty += 1
     page = review_directory(store, drawn.exam_id) / f"annotation-{drawn.reader}.png"
     if not sheet.rows:

@@ -167,6 +167,16 @@ def test_the_same_import_again_changes_nothing(place: Place, tmp_path: Path) -> 
     assert state() == before
 
 
+def test_muscles_without_a_side_are_divided_by_the_geometry(place: Place, tmp_path: Path) -> None:
+    muscle = place.axial.labels["muscle"]
+    pairs = {"multifidus": (1, 2), "erector spinae": (3, 4), "psoas": (5, 6), "QL": (7, 8)}
+    entries = [
+        entry(name, "axial", k, outlines(np.isin(muscle[k], both))) for name, both in pairs.items() for k in (1, 3)
+    ]
+    assert not import_mdai(place, tmp_path, "unsided", entries)
+    assert np.array_equal(arrays(read(place, "unsided"))["axial", 0, "muscle"], masked(muscle, (1, 3)))
+
+
 def test_readers_of_an_export_are_kept_apart_and_get_their_codes(place: Place, tmp_path: Path) -> None:
     entries = [*drawn(place), *({**one, "createdById": "U_b"} for one in drawn(place, slices=(3,), axial=(1,)))]
     source = write_mdai(tmp_path / "two.json", entries)
@@ -184,6 +194,21 @@ def test_annotations_are_listed(place: Place, from_mdai: Annotation) -> None:
 
 
 # -- bad input ---------------------------------------------------------------------------------------------------------
+
+
+def test_an_annotation_that_is_refused_now_does_not_stay(place: Place, tmp_path: Path) -> None:
+    volume = place.sagittal.labels["vertebral_body"]
+    volume_rows(place, tmp_path, "changed", volume)
+    assert "changed" in readers_of(place.store, EXAM)
+    (row,) = volume_rows(place, tmp_path, "changed", volume[:, 1:])
+    assert row.reason == "mask_grid_differs"
+    assert "changed" not in readers_of(place.store, EXAM)
+
+
+def test_nothing_in_the_store_names_a_uid(place: Place, from_mdai: Annotation) -> None:
+    files = [path for path in (place.store / "annotations").rglob("*") if path.is_file()]
+    assert len(files) > 5
+    assert not [path.name for path in files if STUDY.encode() in path.read_bytes()]
 
 
 def test_what_is_unknown_has_a_row_and_the_rest_is_taken(place: Place, tmp_path: Path) -> None:
@@ -327,8 +352,12 @@ def test_what_lies_below_s1_and_what_is_cut_off_is_left_out(place: Place, tmp_pa
     cut = {"vertices": [[90, 0], [130, 0], [130, 12], [90, 12]]}
     entries = [*drawn(place), entry("S2", "sagittal", 3, s2), entry("sacrum", "sagittal", 4, s2),
                entry("T10", "sagittal", 3, cut)]  # fmt: skip
+    cut_twice = {"vertices": [[0, 20], [8, 20], [8, 40], [0, 40]]}
+    entries += [
+        entry("vertebra", "sagittal", 3, data) for data in (cut_twice, {"vertices": [[0, 60], [8, 60], [8, 70]]})
+    ]
     found = import_mdai(place, tmp_path, "rules", entries)
-    assert found == {("refused", "below_s1"): 2, ("refused", "body_cut_off"): 1}
+    assert found == {("refused", "below_s1"): 2, ("refused", "body_cut_off"): 3}
     assert np.array_equal(arrays(read(place, "rules"))["sagittal", 0, "vertebral_body"],
                           masked(place.sagittal.labels["vertebral_body"], (2, 3, 4)))  # fmt: skip
     assert (place.store / "review" / EXAM[:2] / EXAM / "annotation-rules.png").stat().st_size > 10_000

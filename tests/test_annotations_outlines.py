@@ -80,11 +80,12 @@ def test_labels_are_read_as_people_write_them() -> None:
         "L4/5": ("disc", 1, "L4-L5"), "L5S1 disc": ("disc", 1, "L5-S1"), "IVD": ("disc", 1, None),
         "Left Multifidus": ("muscle", 1, None), "ES_R": ("muscle", 4, None), "psoas major right": ("muscle", 6, None),
         "Quadratus lumborum (L)": ("muscle", 7, None), "L3-L4 psoas left": ("muscle", 5, "L3-L4"),
+        "psoas": ("muscle", 103, None),
     }.items():  # fmt: skip
         meaning = usual_meaning(label)
         assert meaning is not None, label
         assert (meaning.array, meaning.value, meaning.level) == wanted, label
-    for label in ("psoas", "canal", "L4 and L5", "1", "", "L4-S2", "left", "multifidus left right"):
+    for label in ("canal", "L4 and L5", "1", "", "L4-S2", "left", "multifidus left right"):
         assert usual_meaning(label) is None, label
     assert terms_table("muscle").meaning("8") is not None
 
@@ -94,7 +95,7 @@ def test_labels_are_read_as_people_write_them() -> None:
     [
         ("label,structure\nx,bone\n", "structure is one of"),
         ("label,structure,level\nx,disc,L9\n", "level is one of"),
-        ("label,structure\nx,psoas\n", "has a side"),
+        ("label,structure,side\nx,psoas,up\n", "side is left or right"),
         ("label,structure,colour\nx,disc,red\n", "unknown column 'colour'"),
         ("label,structure\n", "no line"),
     ],

@@ -280,6 +280,7 @@ def test_segments_are_known_by_table_label_or_code() -> None:
         assert segment_meaning(one.label, nothing, None, usual) == Meaning(one.array, one.value)
         assert segment_meaning("Segment_1", code, side, usual) == Meaning(one.array, one.value)
     assert segment_meaning("Segment_1", ("SCT", "44947003"), None, usual) is None
+    assert segment_meaning("Psoas", nothing, "24028007", usual) == Meaning("muscle", MUSCLE_LABELS["psoas", "right"])
     own = ClassTable({"LWK 4": Meaning("vertebral_body", 1, "L4")})
     assert segment_meaning("LWK 4", nothing, None, own) == Meaning("vertebral_body", 1, "L4")
     assert segment_meaning("x", ("SCT", "84020006"), None, usual) == Meaning("disc", 1, "L4-L5")

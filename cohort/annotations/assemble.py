@@ -9,14 +9,18 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from cohort.annotations.classes import Meaning
+from cohort.anatomy.sides import split_sides
+from cohort.annotations.classes import EITHER_SIDE, Meaning
 from cohort.annotations.rows import AnnotationRow, Status
 from cohort.annotations.store import LEVEL_NAMES, Annotation, Masked
-from cohort.stacks import ImageStack, LabelledStack, Plane
+from cohort.stacks import ImageStack, LabelledStack, Labels, Plane
 from cohort.store.exam import StoredExam
 from cohort.terms import MUSCLE_LABELS, SACRAL_BODY
 
-MUSCLE_NAMES: Final = {value: f"{muscle} {side}" for (muscle, side), value in MUSCLE_LABELS.items()}
+MUSCLE_NAMES: Final = {
+    **{value: f"{muscle} {side}" for (muscle, side), value in MUSCLE_LABELS.items()},
+    **{value: muscle for muscle, value in EITHER_SIDE.items()},
+}
 
 Place = tuple[Plane, int, int]
 """Plane, stack, slice."""
@@ -176,7 +180,18 @@ class _Layers:
 
     def labelled(self) -> LabelledStack:
         """The stack with its masks."""
-        return LabelledStack(self._stack, {name: self._mapped(name, _value) for name in sorted(self.slices)}, {})
+        masks = {name: self._mapped(name, _value) for name in sorted(self.slices)}
+        if "muscle" in masks:
+            masks["muscle"] = self._with_sides(masks["muscle"])
+        return LabelledStack(self._stack, masks, {})
+
+    def _with_sides(self, muscle: Labels) -> Labels:
+        """Muscles whose labels name no side, divided by the plane about which they mirror each other."""
+        without = np.isin(muscle, list(EITHER_SIDE.values()))
+        if not without.any():
+            return muscle
+        classes = np.where(without, muscle - (min(EITHER_SIDE.values()) - 1), 0).astype(np.uint8)
+        return np.where(without, split_sides(classes, self._stack.geometry), muscle).astype(np.uint8)
 
     def annotated(self) -> dict[Masked, tuple[int, ...]]:
         """The slices of each mask."""

@@ -22,6 +22,8 @@ from cohort.terms import DISC, MUSCLE_LABELS, MUSCLES, SACRAL_BODY, SIDES, VERTE
 STRUCTURES: Final = ("vertebral_body", "sacrum", "disc", *MUSCLES)
 ARRAY_PLANES: Final[dict[str, Plane]] = {"vertebral_body": "sagittal", "disc": "sagittal", "muscle": "axial"}
 """Label array -> the plane it belongs to."""
+EITHER_SIDE: Final[dict[str, int]] = {muscle: 101 + k for k, muscle in enumerate(MUSCLES)}
+"""Muscle -> value of a label that names no side: never stored, the geometry tells sides when all is gathered."""
 COLUMNS: Final = ("label", "structure", "level", "side", "empty")
 
 _SHORT: Final = {
@@ -49,7 +51,7 @@ class Meaning:
     array: str
     """Label array: vertebral_body, disc or muscle."""
     value: int
-    """Its value there (`cohort.terms`)."""
+    """Its value there (`cohort.terms`), or one of `EITHER_SIDE`."""
     level: str | None = None
     """One of `cohort.annotations.store.LEVEL_NAMES`, where the label names it."""
     empty: bool = False
@@ -155,9 +157,10 @@ def _muscle(words: Iterable[str], level: str | None) -> Meaning | None:
     left = set(words) - _FILLERS
     sides = {_SIDE[word] for word in left if word in _SIDE}
     muscles = {_SHORT.get(word, word) for word in left if word not in _SIDE}
-    if len(sides) != 1 or len(muscles) != 1 or not muscles <= set(MUSCLES):
+    if len(sides) > 1 or len(muscles) != 1 or not muscles <= set(MUSCLES):
         return None
-    return Meaning("muscle", MUSCLE_LABELS[muscles.pop(), sides.pop()], level)
+    muscle = muscles.pop()
+    return Meaning("muscle", MUSCLE_LABELS[muscle, sides.pop()] if sides else EITHER_SIDE[muscle], level)
 
 
 def _csv_lines(path: Path) -> list[dict[str, Any]]:
@@ -187,6 +190,7 @@ def _meaning(line: Mapping[str, Any]) -> Meaning:
         return Meaning(array, value, level, empty)
     if empty:
         return Meaning("muscle", 0, None, empty)
-    if side not in SIDES:
-        raise ConfigurationError(f"{where}: a muscle has a side, {' or '.join(SIDES)}")
-    return Meaning("muscle", MUSCLE_LABELS[structure, side], level, empty)
+    if side not in (None, *SIDES):
+        raise ConfigurationError(f"{where}: side is {' or '.join(SIDES)}, or empty")
+    value = EITHER_SIDE[structure] if side is None else MUSCLE_LABELS[structure, side]
+    return Meaning("muscle", value, level, empty)

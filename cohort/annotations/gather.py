@@ -24,7 +24,7 @@ from cohort.annotations.placement import MisplacedError, place_volume
 from cohort.annotations.rows import AnnotationRow
 from cohort.annotations.volumes import MaskVolume, read_volume
 from cohort.archive.pseudonym import Pseudonyms
-from cohort.errors import ConfigurationError, RefusedError
+from cohort.errors import RefusedError
 from cohort.stacks import ImageStack
 
 SOURCE_CHARACTERS: Final = 12
@@ -299,7 +299,7 @@ class _PicturePart:
         if line.instance is not None:
             return images.place(self.pseudonyms.instance_id(line.instance))
         if line.plane is None or line.slice is None:
-            raise ConfigurationError("a picture needs the SOPInstanceUID of its slice, or plane and slice")
+            raise RefusedError("slice_unknown", "a picture needs the SOPInstanceUID of its slice, or plane and slice")
         place: Place = (line.plane, line.stack or 0, line.slice)
         images.stack(place)
         return place

@@ -64,6 +64,8 @@ class ExamImages:
             raise RefusedError("series_not_chosen", "another series of this exam was converted")
         if row is None:
             raise RefusedError("slice_unknown", "the archive has no such image in this exam")
+        if frame is None and (instance_id, 1) in self.rows:
+            raise RefusedError("slice_unknown", "the image has several frames, and none of them is named")
         return self._by_position(row)
 
     def stack(self, place: Place) -> ImageStack:

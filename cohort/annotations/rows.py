@@ -78,7 +78,7 @@ def replace_annotation_rows(
     ----------
     rows : of this import
     drawn : (exam, reader) that it imported: their former rows go
-    sources : digests of the files that it read: former rows without an exam go with their file
+    sources : digests of the files that it read: former rows without an exam go, as do those of its readers
 
     Returns
     -------
@@ -92,8 +92,14 @@ def replace_annotation_rows(
     if undeclared := {row.reason for row in rows} - set(REASONS):
         raise KeyError(f"reason codes that are not declared in cohort/reasons.py: {sorted(undeclared)}")
     before = read_annotation_rows(store)
-    kept = [row for row in before if (row.exam_id, row.reader) not in drawn and row.source not in sources]
-    wanted = sorted({*kept, *rows}, key=_sort_key)
+    readers = {reader for _, reader in drawn} | {row.reader for row in rows}
+    kept = [
+        row
+        for row in before
+        if (row.exam_id, row.reader) not in drawn
+        and (row.exam_id is not None or (row.source not in sources and row.reader not in readers))
+    ]
+    wanted = sorted([*kept, *rows], key=_sort_key)
     if wanted == before:
         return False
     rows_path(store).parent.mkdir(parents=True, exist_ok=True)

@@ -31,8 +31,8 @@ mm high, pedicles 13 to 16 mm (Panjabi et al. 1992, as remembered), so the stalk
 STALK_MM: Final = 7.0
 """Thickness of what is left behind the opened body from which a pedicle is suspected (own choice): half a pedicle. What
 opening takes off the corner of a rectangle is thinner than 5 mm."""
-SMALLEST_DISC_MM2: Final = 30.0
-"""Pieces smaller than this are no disc: the smallest is 20 mm long and 3 mm high (own choice)."""
+SMALLEST_MM2: Final = 30.0
+"""Pieces smaller than this are neither a disc nor S1: the smallest disc is 20 mm long and 3 mm high (own choice)."""
 DOUBTFUL: Final = 1.05
 CLEARLY: Final = 1.10
 """Gain of the gradient under outlines, elsewhere in the picture, from which a mask is flagged, and refused. Own choice:
@@ -234,7 +234,7 @@ def _below_s1(one: LabelledStack, annotation: Annotation, gone: Mapping[str, Boo
     down = _downward(one)
     sacral: dict[int, list[_Piece]] = {}
     for piece in _listed(one, "vertebral_body", annotation):
-        if piece.value == SACRAL_BODY:
+        if piece.value == SACRAL_BODY and np.count_nonzero(piece.mask) * _pixel_mm2(one) >= SMALLEST_MM2:
             sacral.setdefault(piece.slice, []).append(piece)
     highest = {k: min(float(down[piece.mask].mean()) for piece in pieces) for k, pieces in sacral.items()}
     for k, pieces in sacral.items():
@@ -247,6 +247,10 @@ def _below_s1(one: LabelledStack, annotation: Annotation, gone: Mapping[str, Boo
         if down[piece.mask].mean() > highest[nearest]:
             gone["disc"][piece.slice][piece.mask] = True
             _note_piece(one, sheet, "below_s1", piece, array="disc")
+
+
+def _pixel_mm2(one: LabelledStack) -> float:
+    return one.stack.geometry.spacing_mm[0] * one.stack.geometry.spacing_mm[1]
 
 
 def _downward(one: LabelledStack) -> npt.NDArray[np.float64]:
@@ -309,7 +313,7 @@ def _n_discs(one: LabelledStack, levels: Labels | None, slices: Sequence[int]) -
     if levels is not None and levels.any():
         return len(np.unique(levels[levels > 0]))
     mask = one.labels["disc"] > 0
-    least = SMALLEST_DISC_MM2 / (one.stack.geometry.spacing_mm[0] * one.stack.geometry.spacing_mm[1])
+    least = SMALLEST_MM2 / _pixel_mm2(one)
     return max((_n_pieces(plane, least) for plane in (*mask[list(slices)], mask.any(axis=0))), default=0)
 
 

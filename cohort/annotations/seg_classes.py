@@ -7,13 +7,13 @@ vertebra, and PS3.16 names discs by their level alone.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
-from cohort.annotations.classes import ClassTable, Meaning
+from cohort.annotations.classes import EITHER_SIDE, ClassTable, Meaning
 from cohort.annotations.store import DISCS
 from cohort.terms import DISC, MUSCLE_LABELS, SACRAL_BODY, VERTEBRAL_BODY
 
@@ -119,6 +119,8 @@ _DISCS_BY_CODE: Final = _disc_codes()
 def segment_meaning(label: str, code: tuple[str, str], laterality: str | None, classes: ClassTable) -> Meaning | None:
     """What a segment stands for: by its label, else by its coded property type; None where neither is known.
 
+    A muscle whose label names no side takes that of the code's modifier.
+
     Parameters
     ----------
     label : SegmentLabel
@@ -126,4 +128,9 @@ def segment_meaning(label: str, code: tuple[str, str], laterality: str | None, c
     laterality : code value of the property type's first modifier, None without one
     """
     key = (*code, laterality)
-    return classes.meaning(label) or _BY_CODE.get(key) or _DISCS_BY_CODE.get(key)
+    named = classes.meaning(label)
+    muscle = next((name for name, value in EITHER_SIDE.items() if named and named.value == value), None)
+    side = next((name for name, of_side in SIDE_CODES.items() if of_side.value == laterality), None)
+    if named and named.array == "muscle" and muscle and side:
+        return replace(named, value=MUSCLE_LABELS[muscle, side])
+    return named or _BY_CODE.get(key) or _DISCS_BY_CODE.get(key)

@@ -156,6 +156,14 @@ def write_annotation(store: Path, annotation: Annotation) -> bool:
     return True
 
 
+def remove_annotation(store: Path, exam_id: str, reader: str) -> bool:
+    """Remove a reader's annotation of an exam; False where there is none."""
+    path = annotation_path(store, exam_id, reader)
+    found = path.exists()
+    discard(path)
+    return found
+
+
 def _check(annotation: Annotation) -> None:
     check_reader(annotation.reader)
     if not _TOOL.fullmatch(annotation.tool):

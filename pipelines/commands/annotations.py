@@ -85,7 +85,8 @@ def list_command(store: Path, as_json: bool) -> None:
         click.echo(json.dumps([dataclasses.asdict(one) for one in found], indent=1))
         return
     table = Table()
-    for name in ("exam", "reader", "tool", "drawn at", "annotated slices"):
+    table.add_column("exam", no_wrap=True)
+    for name in ("reader", "tool", "drawn at", "annotated slices"):
         table.add_column(name)
     for name in ("flagged", "refused"):
         table.add_column(name, justify="right")
