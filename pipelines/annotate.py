@@ -107,11 +107,13 @@ def import_annotations(request: ImportRequest, config: RunConfig, report: Callab
 def _import(request: ImportRequest, config: RunConfig, report: Callable[[str], None]) -> Imported:
     exams = Exams(request.store, _pseudonyms(config, request.store))
     gathered = _gather(request, exams)
+    for _, reader in gathered.parts:
+        check_reader(reader)
     exams.load_files({exam_id for exam_id, _ in gathered.parts})
     done = Imported(rows=list(gathered.rows))
     last = time.monotonic()
     for n, ((exam_id, reader), parts) in enumerate(sorted(gathered.parts.items()), start=1):
-        sheet = Sheet(exam_id, check_reader(reader), tool=parts[0][0], source=parts[0][1])
+        sheet = Sheet(exam_id, reader, tool=parts[0][0], source=parts[0][1])
         try:
             images = exams.images(exam_id)
         except RefusedError as error:

@@ -6,7 +6,6 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -66,7 +65,6 @@ def sheet_of(exam_id: str, reader: str, parts: Iterable[tuple[str, str, Fill]], 
     return sheet
 
 
-@cache
 def source_of(path: Path) -> str:
     """First characters of the sha256 of a file; of its absence where it is not there."""
     try:

@@ -88,7 +88,7 @@ def _shape(labels: Mapping[str, Any], entry: Any) -> Iterator[MdaiShape]:
             instance_uid=str(entry["SOPInstanceUID"]),
             frame=None if entry.get("frameNumber") is None else int(entry["frameNumber"]),
             reader=str(entry.get("createdById") or ""),
-            drawn_at=entry.get("updatedAt") or entry.get("createdAt"),
+            drawn_at=str(entry.get("updatedAt") or entry.get("createdAt") or "") or None,
             foreground=[_outline(points) for points in _outlines(data)],
             background=[_outline(points) for points in data.get("background") or ()],
         )
