@@ -14,7 +14,8 @@ from cohort.annotations.assemble import Sheet, assemble
 from cohort.annotations.classes import ClassTable
 from cohort.annotations.exams import Exams
 from cohort.annotations.gather import Gathered, gather_files, gather_mdai, read_paths, sheet_of
-from cohort.annotations.mask_table import read_mask_table
+from cohort.annotations.gather_seg import SegLine, gather_segs, seg_lines
+from cohort.annotations.mask_table import MaskLine, read_mask_table
 from cohort.annotations.rows import AnnotationRow, read_annotation_rows, replace_annotation_rows
 from cohort.annotations.rules import apply_rules
 from cohort.annotations.store import (
@@ -36,7 +37,7 @@ from pipelines.config import RunConfig
 from pipelines.lock import only_run
 from pipelines.progress import LINE_EVERY_S
 
-FORMATS: Final = ("mdai", "nifti", "mha", "png")
+FORMATS: Final = ("mdai", "dicom-seg", "nifti", "mha", "png")
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class ImportRequest:
     format: str
     """One of `FORMATS`."""
     table: Path | None
-    """Which exam each mask file is of; not for MD.ai."""
+    """Which exam each mask file is of; not for MD.ai, and for DICOM SEG only where its UIDs are not the exam's."""
     classes: ClassTable
     readers: Mapping[str, str]
     """MD.ai's code of a user -> code of the reader; "" is everybody else."""
@@ -142,13 +143,28 @@ def _gather(request: ImportRequest, exams: Exams) -> Gathered:
     if request.format == "mdai":
         paths = list(read_paths(request.source, (".json",)))
         return gather_mdai(paths, exams.exam_id, exams.pseudonyms, request.classes, request.readers)
+    if request.format == "dicom-seg":
+        return gather_segs(_seg_lines(request), exams.exam_id, exams.pseudonyms, request.classes)
     if request.table is None:
         raise ConfigurationError("mask files need --table: which exam and reader each of them is of")
-    folder = request.source if request.source.is_dir() else request.source.parent
-    lines = read_mask_table(request.table, folder, request.readers.get(""))
-    if request.source.is_file():
-        lines = [line for line in lines if line.path.resolve() == request.source.resolve()]
+    lines = _mask_lines(request, request.table)
     return gather_files(lines, exams.exam_id, exams.pseudonyms, request.classes, request.format)
+
+
+def _mask_lines(request: ImportRequest, table: Path) -> list[MaskLine]:
+    folder = request.source if request.source.is_dir() else request.source.parent
+    lines = read_mask_table(table, folder, request.readers.get(""))
+    if request.source.is_file():
+        return [line for line in lines if line.path.resolve() == request.source.resolve()]
+    return lines
+
+
+def _seg_lines(request: ImportRequest) -> list[SegLine]:
+    """Files of a table, else all of a folder: they name their study themselves."""
+    if request.table is None:
+        return seg_lines(read_paths(request.source, (".dcm", ".seg")), request.readers.get(""))
+    lines = _mask_lines(request, request.table)
+    return [SegLine(line.path, line.reader, line.exam, line.complete) for line in lines]
 
 
 def _take(store: Path, drawn: Annotation, sheet: Sheet, done: Imported) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -24,6 +23,7 @@ from cohort.tables.stages import STAGES
 from pipelines.config import LoadConfig, RunConfig, read_config
 from pipelines.loading_inputs import impute_demographics, loading_inputs
 from pipelines.measure import read_rows
+from pipelines.read_exams import exam_row
 
 SAME_LOAD: Final = 1e-4
 """Largest relative difference between a load in the table and the same load solved again: another machine's rounding
@@ -71,7 +71,7 @@ def rebuild(store: Path, exam_id: str, task: str) -> tuple[PosedSubject, float]:
 
     Raises as `export_osim` does.
     """
-    exam = _exam(read_objects(store, "exams"), exam_id)
+    exam = exam_row(read_objects(store, "exams"), exam_id)
     ledger = read_ledger(store)
     attempt = _finished_load(exam, ledger)
     stored = _stored_loads(store, exam_id, task)
@@ -89,18 +89,6 @@ def rebuild(store: Path, exam_id: str, task: str) -> tuple[PosedSubject, float]:
     if differences[worst] > SAME_LOAD:
         raise StoreError(_other_loads(store, attempt, posed, stored, worst))
     return replace(posed, rows=tuple(stored)), differences[worst]
-
-
-def _exam(exams: Sequence[ExamRow], exam_id: str) -> ExamRow:
-    found = next((row for row in exams if row.exam_id == exam_id), None)
-    if found is not None:
-        return found
-    ids = [row.exam_id for row in exams]
-    near = [one for one in ids if one.startswith(exam_id)] or difflib.get_close_matches(exam_id, ids, n=1)
-    hint = (
-        f"did you mean {near[0]!r}?" if near else f"it has {len(ids)} exams; list them with: select exam_id from exams"
-    )
-    raise ConfigurationError(f"the store has no exam {exam_id!r}; {hint}")
 
 
 def _finished_load(exam: ExamRow, ledger: Ledger) -> LedgerRow:

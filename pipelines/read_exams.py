@@ -6,6 +6,7 @@ result back.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final
@@ -15,6 +16,7 @@ import pyarrow.dataset as ds
 
 from cohort.archive.demographics import Demographics, VertebraCount
 from cohort.archive.parts import split_parts
+from cohort.errors import ConfigurationError
 from cohort.rows import ExamRow, FileRow, WantedRow
 from cohort.tables.buckets import objects_of, table_dataset
 from pipelines.exams import NO_PART_OF_AN_EXAM, Artefacts, ExamPlan, images_digest, plan_wanted
@@ -22,6 +24,19 @@ from pipelines.job import Job
 
 EXAMS_PER_READ: Final = 4000
 """Tables are read through for each group; rows of files stay in columns until an exam's turn comes."""
+
+
+def exam_row(exams: Sequence[ExamRow], exam_id: str) -> ExamRow:
+    """The row of one exam; `ConfigurationError` with the nearest name where there is none."""
+    found = next((row for row in exams if row.exam_id == exam_id), None)
+    if found is not None:
+        return found
+    ids = [row.exam_id for row in exams]
+    near = [one for one in ids if one.startswith(exam_id)] or difflib.get_close_matches(exam_id, ids, n=1)
+    hint = (
+        f"did you mean {near[0]!r}?" if near else f"it has {len(ids)} exams; list them with: select exam_id from exams"
+    )
+    raise ConfigurationError(f"the store has no exam {exam_id!r}; {hint}")
 
 
 @dataclass(frozen=True)
@@ -94,12 +109,13 @@ def read_images(job: Job, exams: Sequence[ExamRow]) -> Iterator[ChosenImages]:
     for row in exams:
         rows = files.rows(row.exam_id)
         yield ChosenImages(
-            sagittal=_part(rows, row.sagittal_series_id, row.sagittal_part),
-            axial=_part(rows, row.axial_series_id, row.axial_part),
+            sagittal=chosen_part(rows, row.sagittal_series_id, row.sagittal_part),
+            axial=chosen_part(rows, row.axial_series_id, row.axial_part),
         )
 
 
-def _part(rows: Sequence[FileRow], series_id: str | None, number: int | None) -> tuple[FileRow, ...]:
+def chosen_part(rows: Sequence[FileRow], series_id: str | None, number: int | None) -> tuple[FileRow, ...]:
+    """Rows of the chosen part of a series among rows of its exam; none where nothing was chosen."""
     if number is None:
         return ()
     parts = split_parts([row for row in rows if row.series_id == series_id])

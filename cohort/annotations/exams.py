@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.dataset as ds
 
 from cohort.annotations.matching import ExamImages
+from cohort.annotations.seg_uids import DERIVED_ROOT, study_uid
 from cohort.archive.pseudonym import Pseudonyms
 from cohort.errors import RefusedError, StoreError
 from cohort.rows import ExamRow, FileRow
@@ -29,13 +31,22 @@ class Exams:
         self.pseudonyms = pseudonyms
         self._rows: dict[str, ExamRow] = {row.exam_id: row for row in read_objects(store, "exams")}
         self._files: dict[str, list[FileRow]] = {}
+        self._derived: dict[str, str] = {}
 
     def exam_id(self, name: str) -> str | None:
-        """Pseudonym of an exam that is named by it or by its StudyInstanceUID; None where the store has no such."""
-        for exam_id in (name.strip(), self.pseudonyms.exam_id(name)):
+        """Pseudonym of an exam that is named by it or by its StudyInstanceUID; None where the store has no such.
+
+        The UID may be the one that de-identified segmentations of `cohort export seg` have for the study.
+        """
+        for exam_id in (name.strip(), self.pseudonyms.exam_id(name), self._by_derived_uid(name)):
             if exam_id in self._rows and self._rows[exam_id].store_path:
                 return exam_id
         return None
+
+    def _by_derived_uid(self, uid: str) -> str:
+        if uid.startswith(DERIVED_ROOT) and not self._derived:
+            self._derived = {study_uid(exam_id): exam_id for exam_id in self._rows}
+        return self._derived.get(uid, "")
 
     def subject_id(self, exam_id: str) -> str:
         """Pseudonym of the person."""
@@ -43,7 +54,7 @@ class Exams:
 
     def load_files(self, exam_ids: Collection[str]) -> None:
         """Read the index of the images of these exams, all in one go."""
-        chosen = ds.field("exam_id").isin(sorted(exam_ids))
+        chosen = ds.field("exam_id").isin(pa.array(sorted(exam_ids), pa.string()))
         self._files = {exam_id: [] for exam_id in exam_ids}
         for row in objects_of("files", table_dataset(self._store, "files").to_table(filter=chosen)):
             self._files[row.exam_id].append(row)

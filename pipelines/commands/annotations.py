@@ -28,8 +28,8 @@ def annotations() -> None:
 @annotations.command(name="import")
 @click.argument("source", type=click.Path(path_type=Path, exists=True))
 @STORE_ARGUMENT
-@click.option("--format", "format_", required=True, type=click.Choice(["mdai", "nifti", "mha", "png"]))
-@click.option("--table", type=_FILE, help="CSV: file, exam, reader and more for each mask file; not for mdai.")
+@click.option("--format", "format_", required=True, type=click.Choice(["mdai", "dicom-seg", "nifti", "mha", "png"]))
+@click.option("--table", type=_FILE, help="CSV: file, exam, reader and more for each mask file; dicom-seg needs none.")
 @click.option("--classes", type=_FILE, help="CSV or TOML: what the labels mean; usual names need none.")
 @click.option("--reader", "readers", multiple=True, metavar="[ID=]CODE",
               help="Code of the reader; with ID=, of one user of MD.ai. Can be given again.")  # fmt: skip
@@ -55,6 +55,7 @@ def import_command(
     Examples:
       cohort annotations import project.json /data/store --format mdai
       cohort annotations import project.json /data/store --format mdai --reader U_k3x9=A --reader U_p0q1=B
+      cohort annotations import segmentations /data/store --format dicom-seg --reader A
       cohort annotations import masks /data/store --format nifti --table masks.csv --reader A
       cohort annotations import slices /data/store --format png --table slices.csv --classes classes.toml
     """

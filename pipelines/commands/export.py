@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cohort.store.layout import store_path
-from pipelines.commands.options import JSON, STORE
+from pipelines.commands.options import CONFIG, JSON, STORE
 
 if TYPE_CHECKING:
     from cohort.tables.export import ExportedTable
@@ -45,6 +45,50 @@ def osim(exam_id: str, store: str, task: str, output: Path | None, as_json: bool
 
     done = export_osim(store_path(store), exam_id, task, output)
     click.echo(json.dumps(_as_object(done), indent=1) if as_json else _as_text(done))
+
+
+@export.command()
+@click.argument("exam_id")
+@STORE
+@click.option("--reader", default="automatic", show_default=True, help="Whose masks: a reader's code, or the networks.")
+@click.option("--archive", type=click.Path(path_type=Path, exists=True, file_okay=False),
+              help="Name the patient and the original images, found here; needs the key.")  # fmt: skip
+@CONFIG
+@click.option("--output", type=click.Path(path_type=Path, file_okay=False),
+              help="New folder; default seg-EXAM-READER here.")  # fmt: skip
+@JSON
+def seg(
+    exam_id: str,
+    store: Path,
+    reader: str,
+    archive: Path | None,
+    config_path: Path | None,
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    """Write masks of an exam as DICOM Segmentation objects, one for each stack of slices.
+
+    Without --archive they are de-identified: PatientID is the subject's pseudonym, and all UIDs follow from pseudonyms.
+    With it they repeat patient and study of the original images and refer to them, so that a PACS and its viewers take
+    them as results of that study; the key of the pseudonyms is [privacy] key_file of the configuration.
+
+    \b
+    Examples:
+      cohort export seg wxm3kq... --store /data/store
+      cohort export seg wxm3kq... --store /data/store --reader reader1 --output masks
+      cohort export seg wxm3kq... --store /data/store --archive /data/archive --output for-pacs
+    """
+    from pipelines.config import read_config
+    from pipelines.export_seg import Original, export_seg
+
+    original = Original(archive, read_config(config_path).privacy.key_file) if archive else None
+    done = export_seg(store, exam_id, reader, output, original)
+    if as_json:
+        about = {"exam_id": exam_id, "reader": reader, "folder": str(done.folder), "files": list(done.files)}
+        click.echo(json.dumps({**about, "frames": done.n_frames, "identified": done.identified}, indent=1))
+        return
+    kind = "name the patient and the original images" if done.identified else "are de-identified"
+    click.echo(f"{len(done.files)} objects with {done.n_frames} frames in {done.folder}; they {kind}")
 
 
 OUTPUT = click.option("--output", required=True, type=click.Path(path_type=Path), help="New folder.")
