@@ -6,7 +6,6 @@ import platform
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final
 
 import torch
 
@@ -29,11 +28,6 @@ from models.training.loop import Trained, train
 from models.training.pool import PoolPlan, make_pool
 from models.training.start import Start, read_start, write_start
 from pipelines.lock import only_run
-
-MAX_SIDE: Final = {"sagittal": 1.5, "axial": 1.0}
-"""Longest side given to a network, in sides of the slices it has learned from. Axial slices of the whole trunk are only
-seen coarsely in training (256 px of up to 1.7 mm), so they are given that way. On sagittal slices what matters is
-local, and a larger field of view keeps the training spacing."""
 
 
 def train_network(
@@ -158,7 +152,7 @@ def _contract(config: TrainingConfig, trained: Trained, start: Start, annotated:
         plane=config.plane,
         classes=config.classes,
         spacing_mm=config.spacing_mm,
-        max_side_px=round(MAX_SIDE[config.plane] * config.size_px),
+        max_side_px=config.max_side_px,
         levels=config.levels,
         base_channels=config.base_channels,
         activation=config.activation,
