@@ -71,6 +71,10 @@ class RealSlices(Protocol):
     def content(self) -> tuple[npt.NDArray[Any], ...]:
         """All arrays that a training depends on."""
 
+    @property
+    def described(self) -> str:
+        """How many there are, in words."""
+
     def targets(self, classes: tuple[str, ...]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
         """Masks and known pixels, each [n, class, row, column] 0 or 1."""
 
@@ -87,6 +91,11 @@ class AnnotatedSlices:
     regions: npt.NDArray[np.uint8]
     """[n, row, column] 0 elsewhere, VERTEBRA (posterior elements), DISC, CANAL, BODY, UNSURE or a muscle's."""
     patients: tuple[str, ...]
+
+    @property
+    def described(self) -> str:
+        """As in `RealSlices`."""
+        return f"{len(self.patients)} slices of {len(set(self.patients))} patients"
 
     @property
     def content(self) -> tuple[npt.NDArray[Any], ...]:

@@ -134,7 +134,8 @@ def _number_problems(config: TrainingConfig) -> Iterator[str]:
         if not 0 <= getattr(config, key) < 1:
             yield f"{key} = {getattr(config, key)}: give a number from 0 to below 1"
     if not 0 <= config.pool_subjects <= MOST_SUBJECTS:
-        yield f"pool_subjects = {config.pool_subjects}: give at least 1 and at most {MOST_SUBJECTS}, or 0 for no phantom"
+        known = f"pool_subjects = {config.pool_subjects}"
+        yield f"{known}: give at least 1 and at most {MOST_SUBJECTS}, or 0 for no phantom"
     if config.seed < 0:
         yield f"seed = {config.seed}: give 0 or more"
 

@@ -119,8 +119,8 @@ def train(
     `annotated` slices are mixed in by the configuration's share; without a `pool` they are all there is. Dice on
     validation slices is measured before the first iteration, every `validate_every` and at the end. Batches depend on
     the seed and the iteration alone, so a killed training ends with the weights it would have had. `start_sha256` tells
-    the start weights apart: with a checkpoint they are not needed any more, but its training must have started from them. A configuration that mixes
-    the result with them needs them always.
+    the start weights apart: with a checkpoint they are not needed any more, but its training must have started from
+    them. A configuration that mixes the result with them needs them always.
 
     Raises
     ------
