@@ -84,7 +84,7 @@ def mix_with_start(
     found: dict[float, float] = {}
     best: dict[str, Tensor] = {}
     for share in SHARES:
-        weights = _between(config, *ends, share, images, device)
+        weights = weights_between(config, *ends, share, images, device)
         found[share] = _mean(validate(config, weights, validation, device))
         if found[share] > max((dice for other, dice in found.items() if other < share), default=-1.0):
             best = weights
@@ -95,7 +95,7 @@ def mix_with_start(
 
 
 @torch.no_grad()
-def _between(
+def weights_between(
     config: TrainingConfig,
     start: Mapping[str, Tensor],
     learned: Mapping[str, Tensor],
@@ -103,6 +103,7 @@ def _between(
     images: Tensor,
     device: str,
 ) -> dict[str, Tensor]:
+    """Weights on the line, share 0 to 1 of the way from start to learned; parameters as of `mix_with_start`."""
     if share in (0.0, 1.0):
         return dict(learned if share else start)
     mixed = {

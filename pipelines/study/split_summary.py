@@ -32,6 +32,5 @@ def split_reasons(rows: Sequence[SplitRow]) -> list[str]:
     for row in rows:
         if row.reason:
             counts[f"{row.split} {row.network}"].update(row.reason.split("+"))
-    return [
-        f"{name}: {', '.join(f'{code} {n}' for code, n in sorted(found.items()))}" for name, found in counts.items()
-    ]
+    told = {name: ", ".join(f"{code} {n}" for code, n in sorted(found.items())) for name, found in counts.items()}
+    return [f"{name}: {text}" for name, text in told.items()]
