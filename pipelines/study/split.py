@@ -28,6 +28,7 @@ from models.training.annotated import Part
 Network = Literal["vertebral_body", "disc", "muscle"]
 Kind = Literal["standard", "shared"]
 NETWORKS: Final[tuple[Network, ...]] = get_args(Network)
+KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 PARTS: Final[tuple[Part, ...]] = get_args(Part)
 SHARES: Final[Mapping[Part, float]] = {"training": 0.75, "validation": 0.15, "test": 0.10}
 """Of the patients; about what Hess et al. 2023 had, as the description of this study has it."""
@@ -287,7 +288,7 @@ def read_split(path: Path, kind: Kind, network: Network) -> list[SplitRow]:
 def _parsed(values: Mapping[str, Any]) -> SplitRow:
     row = SplitRow(**{**values, "seed": int(values["seed"]), "part": values["part"] or None,
                       "reason": values["reason"] or None})  # fmt: skip
-    if row.part not in (*PARTS, None) or row.network not in NETWORKS or row.split not in get_args(Kind):
+    if row.part not in (*PARTS, None) or row.network not in NETWORKS or row.split not in KINDS:
         raise ValueError(row)
     return row
 
