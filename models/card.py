@@ -200,11 +200,24 @@ def _counts(contract: NetworkContract, results: Mapping[str, Any]) -> list[str]:
 
 
 def _limits(contract: NetworkContract, *, shipped: bool) -> str:
+    if contract.study:
+        return "\n".join(["## Limits", "", *(_item(text) for text in (_ALWAYS[0], *_OF_STUDY)), ""])
     texts = [*_ALWAYS, *(_OF_CLASS[name] for name in contract.classes if name in _OF_CLASS)]
     if shipped:
         texts += [_NOT_FITTED, *([_T2_ONLY] if contract.credit and contract.plane == "sagittal" else [])]
-    items = [fill(text, WIDTH, initial_indent="- ", subsequent_indent="  ") for text in texts]
-    return "\n".join(["## Limits", "", *items, ""])
+    return "\n".join(["## Limits", "", *map(_item, texts), ""])
+
+
+def _item(text: str) -> str:
+    return fill(text, WIDTH, initial_indent="- ", subsequent_indent="  ")
+
+
+_OF_STUDY: Final = (
+    "Dice above is that of the validation part, by which the share of the learned weights was chosen where weights "
+    "were averaged; that of the test part, which was not read, is in the report of the study.",
+    "The masks of the readers are taken as they drew them. n counts slices, and slices of one person are alike.",
+    "Other scanners, protocols and findings than those of the annotated exams are where it fails first.",
+)
 
 
 _ALWAYS: Final = (

@@ -80,6 +80,16 @@ def test_slices_are_given_at_the_spacing_that_inference_gives_them(store: Path) 
     )
 
 
+def test_a_picture_larger_than_the_window_is_cut_around_what_is_drawn(store: Path) -> None:
+    small = dataclasses.replace(DISCS, size_px=48, crop_px=48)
+    found = read_drawn(store, _sources(store, 1), small, print)
+    disc = spine(1)[1]["disc"][1]
+    rows = np.flatnonzero(disc.any(axis=1))
+    first = (rows[0] + rows[-1] + 1) // 2 - 24
+    assert 0 < first < 64 - 48  # neither the upper nor the lower end of the picture
+    assert np.array_equal(found.masks[0, 0], disc[first : first + 48])
+
+
 def test_an_exam_that_the_network_could_not_be_given_is_left_out_with_a_line(store: Path) -> None:
     lines: list[str] = []
     fine = dataclasses.replace(DISCS, spacing_mm=0.5)

@@ -176,19 +176,44 @@ def _of_stack(annotation: Annotation, labelled: LabelledStack, name: str, config
     images, labels = orientation.apply(stack.image)[looked_at], orientation.apply(labelled.labels[name])[looked_at]
     for k, image in enumerate(images):
         targets = [target(labels, k, class_name) for class_name in config.classes]
-        masks, known = (np.stack([_on_grid(mask, size, config.size_px) for mask in part])
-                        for part in zip(*targets, strict=True))  # fmt: skip
-        yield _Slice(_image_on_grid(image, size, config.size_px), masks, known)
+        grid = _Grid.around(labels[k] > 0, size, config.size_px)
+        masks, known = (np.stack([grid.mask(mask) for mask in part]) for part in zip(*targets, strict=True))
+        yield _Slice(grid.image(image), masks, known)
 
 
-def _on_grid(mask: Mask, size: tuple[int, int], side: int) -> Values:
-    """[row, column] by nearest neighbour; beyond the image nothing is known."""
-    return centred(cv2.resize(mask.astype(np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST), side)
+@dataclass(frozen=True)
+class _Grid:
+    """Where a slice is laid: resampled to a size, then on a square, the middle of what is drawn in its middle as far as
+    the picture reaches; beyond the picture there is nothing, and nothing is known."""
+
+    size: tuple[int, int]
+    """Rows, columns at the network's spacing."""
+    side: int
+    window: tuple[slice, slice]
+
+    @classmethod
+    def around(cls, drawn: Mask, size: tuple[int, int], side: int) -> _Grid:
+        """For a slice with this drawn on it, [row, column] on the native grid; around its own middle if nothing is."""
+        rows, columns = (_window(np.asarray(drawn.any(axis=1 - axis)), size[axis], side) for axis in (0, 1))
+        return cls(size, side, (rows, columns))
+
+    def mask(self, mask: Mask) -> Values:
+        """[side, side] by nearest neighbour."""
+        whole = cv2.resize(mask.astype(np.uint8), self.size[::-1], interpolation=cv2.INTER_NEAREST)
+        return centred(whole[self.window], self.side)
+
+    def image(self, image: npt.NDArray[np.uint16]) -> npt.NDArray[np.float16]:
+        """[side, side] normalised, mean over the area of a pixel."""
+        whole = cv2.resize(normalise(image), self.size[::-1], interpolation=cv2.INTER_AREA)
+        return np.asarray(centred(whole[self.window], self.side), dtype=np.float16)
 
 
-def _image_on_grid(image: npt.NDArray[np.uint16], size: tuple[int, int], side: int) -> npt.NDArray[np.float16]:
-    small = cv2.resize(normalise(image), size[::-1], interpolation=cv2.INTER_AREA)
-    return np.asarray(centred(small, side), dtype=np.float16)
+def _window(drawn: npt.NDArray[np.bool_], n: int, side: int) -> slice:
+    """At most `side` of n pixels, around the middle of what is drawn along a native axis."""
+    found = np.flatnonzero(drawn)
+    middle = (found[0] + found[-1] + 1) / 2 / len(drawn) * n if len(found) else n / 2
+    first = int(np.clip(round(middle - side / 2), 0, max(n - side, 0)))
+    return slice(first, first + side)
 
 
 # -- what is known -----------------------------------------------------------------------------------------------------

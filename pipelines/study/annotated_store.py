@@ -56,14 +56,14 @@ class DividedExams:
                 "another one, or from scratch"
             )
 
-    def require_parts(self) -> None:
-        """Refuse a split without an exam to learn from, or to be validated by."""
+    def cannot_train(self) -> str | None:
+        """Why there is nothing to learn from, or nothing to be validated by; None where there is."""
         for part in ("training", "validation"):
             if not self.of(part):
                 n = Counter(code for row in self.rows if row.reason for code in row.reason.split("+"))
                 why = ", ".join(f"{code} {count}" for code, count in n.most_common()) or "no exams"
-                raise ConfigurationError(f"the {self.rows[0].split} split of {self.rows[0].network} has no exam for "
-                                         f"{part}: {why}")  # fmt: skip
+                return f"its {self.rows[0].split} split has no exam for {part}: {why}"
+        return None
 
     def read(self, config: TrainingConfig, report: Callable[[str], None]) -> Annotated:
         """Slices of the exams for training and for validation; those of the test part are not touched.
@@ -76,7 +76,8 @@ class DividedExams:
         return Annotated(self._read("training", config, report), self._read("validation", config, report))
 
     def _read(self, part: Part, config: TrainingConfig, report: Callable[[str], None]) -> DrawnSlices:
-        self.require_parts()
+        if why := self.cannot_train():
+            raise ConfigurationError(f"{config.name} cannot be trained: {why}")
         rows = self.of(part)
         known = exam_rows(self.store, [row.exam_id for row in rows])
         paths = {exam_id: row.store_path for exam_id, row in known.items() if row.store_path}

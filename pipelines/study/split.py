@@ -31,7 +31,7 @@ NETWORKS: Final[tuple[Network, ...]] = get_args(Network)
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 PARTS: Final[tuple[Part, ...]] = get_args(Part)
 SHARES: Final[Mapping[Part, float]] = {"training": 0.75, "validation": 0.15, "test": 0.10}
-"""Of the patients; about what Hess et al. 2023 had, as the description of this study has it."""
+"""Of the patients; about those of Hess et al. 2023, from memory: the paper's own numbers were not looked up."""
 
 
 @dataclass(frozen=True, kw_only=True)

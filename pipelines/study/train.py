@@ -101,26 +101,30 @@ def train_study(
     ----------
     output : gets weights, contract, card and configuration of each network, and below `train` its checkpoints
 
+    A network whose split has no training or no validation part is left out with a line of `report` that says why.
+
     Raises
     ------
     ConfigurationError
-        before anything is trained if a network cannot be, or one of its name in `output` is of another split or
+        before anything is trained if no network can be, or one of its name in `output` is of another split or
         configuration
     """
-    configs = {network: study_config(network, annotated.kind, settings) for network in networks}
-    done = {network: _finished(annotated, config, output) for network, config in configs.items()}
+    plans = list(filter(None, (_plan(annotated, network, output, settings, report) for network in networks)))
+    if not plans:
+        raise ConfigurationError(f"no network of the {annotated.kind} split can be trained: the lines above say why")
     found = []
-    for number, (network, config) in enumerate(configs.items(), start=1):
-        contract = done[network]
-        where = f"study, {annotated.kind} split, network {number} of {len(configs)}: {network}"
-        if contract is not None:
+    for number, plan in enumerate(plans, start=1):
+        where = f"study, {annotated.kind} split, network {number} of {len(plans)}: {plan.config.name}"
+        if plan.trained is not None:
             report(f"{where} is trained already")
-            write_card(output, contract)  # a kill may have come between contract and card
-        else:
-            report(where)
-            _write_config(output, config)
-            contract = train_network(
-                config,
+            write_card(output, plan.trained)  # a kill may have come between contract and card
+            found.append(plan.trained)
+            continue
+        report(where)
+        _write_config(output, plan.config)
+        found.append(
+            train_network(
+                plan.config,
                 folder=output / "train",
                 output=output,
                 device=device,
@@ -128,23 +132,34 @@ def train_study(
                 annotations=annotated,
                 report=report,
             )
-        found.append(contract)
+        )
     return found
 
 
-def _finished(annotated: AnnotatedStore, config: TrainingConfig, output: Path) -> NetworkContract | None:
-    """The trained network, if it is there; what it would be trained from is looked at in any case."""
+@dataclass(frozen=True)
+class _Plan:
+    """A network to be trained, or trained already."""
+
+    config: TrainingConfig
+    trained: NetworkContract | None
+
+
+def _plan(
+    annotated: AnnotatedStore, network: Network, output: Path, settings: StudySettings, report: Callable[[str], None]
+) -> _Plan | None:
+    config = study_config(network, annotated.kind, settings)
     divided = annotated.divided(config)
-    divided.require_parts()
-    path = output / f"{config.name}.json"
-    if not path.is_file():
+    if why := divided.cannot_train():
+        report(f"study: {network} is left out, {why}")
         return None
-    contract = read_contract(str(path))
-    if divided.is_of(contract.study, config):
-        return contract
-    raise ConfigurationError(
-        f"{path.name} in {output.name} is of another split or configuration: name another output folder, or delete it"
-    )
+    path = output / f"{config.name}.json"
+    contract = read_contract(str(path)) if path.is_file() else None
+    if contract is not None and not divided.is_of(contract.study, config):
+        raise ConfigurationError(
+            f"{path.name} in {output.name} is of another split or configuration: name another output folder, or delete "
+            "it"
+        )
+    return _Plan(config, contract)
 
 
 def _write_config(output: Path, config: TrainingConfig) -> None:
