@@ -242,6 +242,10 @@ def test_the_command_writes_both_splits_and_says_what_is_in_them(tmp_path: Path)
         "validation": 1,
         "test": 2,
     }
+    empty = CliRunner().invoke(main, ["study", "split", str(tmp_path), "-o", str(tmp_path / "none")])
+    assert empty.exit_code == 2
+    assert "no exam of this store is annotated" in empty.output
+    assert not (tmp_path / "none").exists()
     arguments[-3] = "11"
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 2

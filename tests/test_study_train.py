@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -172,6 +173,20 @@ def test_table_2_is_what_networks_are_trained_with() -> None:
         mixing.require_same_shape(config, VNet(contract.config).state_dict())
     with pytest.raises(ConfigurationError, match="--licence"):
         study_config("disc", "standard", StudySettings())
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"name": '"discs"'}, "is of 'discs'"),
+        ({"classes": '["vertebral_body"]', "plane": '"sagittal"'}, "with ['vertebral_body'], not of disc"),
+        ({"annotated_share": "0.0", "pool_subjects": "2"}, "learns from no annotated slices"),
+    ],
+)
+def test_a_configuration_of_ones_own_is_of_its_network(changes: dict[str, str], words: str, tmp_path: Path) -> None:
+    own = StudySettings(configs=_write_configs(tmp_path, **changes))
+    with pytest.raises(ConfigurationError, match=re.escape(words)):
+        study_config("disc", "standard", own)
 
 
 def test_a_start_that_has_seen_a_test_patient_is_refused(annotated: Path, tmp_path: Path) -> None:

@@ -56,6 +56,20 @@ def test_only_slices_that_persons_looked_at_are_used_in_standing_order(store: Pa
     assert found.take(np.array([0, 6])).described == "2 slices of 2 exams of 2 patients (by reader: A 1, B 1)"
 
 
+def test_the_slice_that_was_drawn_on_is_used_where_slices_run_from_left_to_right(tmp_path: Path) -> None:
+    stack, arrays = spine(5)
+    turned = dataclasses.replace(
+        stack, geometry=dataclasses.replace(stack.geometry, position_mm=stack.geometry.position_mm[::-1])
+    )
+    disc = arrays["disc"].copy()
+    disc[0, :30] = 0  # the first slice alone has one disc
+    path = tmp_path / "exams" / exam_of(5)[:2] / exam_of(5) / "exam-000000000000.zarr"
+    write_exam(path, [turned], {})
+    write_annotation(tmp_path, annotation(exam_of(5), [(turned, {"disc": disc})], slices=(0, 1)))
+    found = read_drawn(tmp_path, _sources(tmp_path, 5), DISCS, print)
+    assert np.array_equal(found.masks[:, 0, :, 8:56], disc[[1, 0]])
+
+
 def test_bodies_and_muscles_have_their_classes(store: Path) -> None:
     found = read_drawn(store, _sources(store, 2), BODIES, print)
     body = spine(2)[1]["vertebral_body"][1]

@@ -12,7 +12,7 @@ import pyarrow.dataset as ds
 
 from cohort.anatomy.orientation import standing_order
 from cohort.annotations.store import AUTOMATIC, Annotation, annotated_exams, read_annotation, readers_of
-from cohort.errors import StoreError
+from cohort.errors import ConfigurationError, StoreError
 from cohort.rows import ExamRow
 from cohort.stacks import ImageStack
 from cohort.store.exam import StoredExam, read_exam
@@ -30,8 +30,14 @@ def study_exams(store: Path, report: Callable[[str], None]) -> list[StudyExam]:
     ------
     StoreError
         if the store has no tables
+    ConfigurationError
+        if nobody has annotated anything
     """
     ids = [exam_id for exam_id in annotated_exams(store) if human_readers(store, exam_id)]
+    if not ids:
+        raise ConfigurationError(
+            "no exam of this store is annotated by a reader: `cohort annotations import` does that"
+        )
     rows = exam_rows(store, ids)
     files = _files(store, ids)
     found = []

@@ -14,6 +14,7 @@ from cohort.store.publish import replacing
 from models.card import write_card
 from models.registry import NetworkContract, read_contract
 from models.training.config import MAX_SIDE, TrainingConfig, read_config
+from models.training.drawn import array_of
 from pipelines.study.annotated_store import AnnotatedStore
 from pipelines.study.split import NETWORKS, Kind, Network
 from pipelines.train import train_network
@@ -44,7 +45,8 @@ def study_config(network: Network, kind: Kind, settings: StudySettings) -> Train
     Raises
     ------
     ConfigurationError
-        if the user's own file cannot be read, is of another network, or wants phantom slices alone
+        if the user's own file cannot be read, is of another network, or wants phantom slices alone; without a licence
+        for table 2's settings
     """
     own = settings.configs / f"{network}.toml" if settings.configs else None
     if own is not None and own.is_file():
@@ -61,8 +63,8 @@ def study_config(network: Network, kind: Kind, settings: StudySettings) -> Train
 
 def _own(path: Path, network: Network) -> TrainingConfig:
     config = read_config(str(path))
-    if config.name != network:
-        raise ConfigurationError(f"{path.name} is of a network {config.name!r}: the file's own name is expected")
+    if config.name != network or array_of(config.classes) != network:
+        raise ConfigurationError(f"{path.name} is of {config.name!r} with {list(config.classes)}, not of {network}")
     if not config.annotated_share:
         raise ConfigurationError(f"{path.name} learns from no annotated slices: set annotated_share")
     return config
@@ -97,11 +99,11 @@ def train_study(
 ) -> list[NetworkContract]:
     """Train the networks of one split, one after the other; a second call goes on where the first was stopped.
 
+    A network whose split has no training or no validation part is left out with a line of `report` that says why.
+
     Parameters
     ----------
     output : gets weights, contract, card and configuration of each network, and below `train` its checkpoints
-
-    A network whose split has no training or no validation part is left out with a line of `report` that says why.
 
     Raises
     ------
