@@ -166,8 +166,9 @@ def _mixing_facts(trained: Trained) -> dict[str, str]:
     if trained.mixed is None:
         return {}
     mixed = trained.mixed
-    dice = ", ".join(f"{share:g}: {value:.3f}" for share, value in mixed.dice.items())
-    return {"weight averaging": f"share of the learned weights: mean Dice on the validation part, {dice}"}
+    dice = ", ".join(f"{share:.0%}: {value:.4f}" for share, value in mixed.dice.items())
+    chosen = f"{mixed.share:.0%} learned weights, the rest those of the start"
+    return {"weight averaging": f"{chosen}; mean Dice on the validation part by that share: {dice}"}
 
 
 def _contract(config: TrainingConfig, trained: Trained, start: Start, annotated: Annotated | None) -> NetworkContract:
