@@ -172,6 +172,16 @@ ANNOTATION_REASONS: Final[dict[str, str]] = {
     "levels_out_of_order": "Named levels do not follow each other from cranial to caudal.",
 }
 
+SPLIT_REASONS: Final[dict[str, str]] = {
+    "not_annotated": "No reader drew anything for this network on the exam: it is in no part of the network's split.",
+    "no_exam_store": "The exam's images are not in the store any more (or not in its tables): it is in no part.",
+    "annotation_misfit": "An annotation is damaged, or was drawn on other images than the store has now.",
+    "too_few_patients": "Too few patients to have one in every part: the network is not split.",
+    "same_images": "Exams of different patients hold an equal image: these patients are taken for one.",
+    "one_slice": "Readers drew on a single slice of the exam for this network.",
+    "rare_stratum": "The stratum (sex and vendor) has fewer patients than parts: some part has none of it.",
+}
+
 RUN_REASONS: Final[dict[str, str]] = {
     "change_held": "New weights, code or base models changed numbers; the new ones wait to be accepted.",
     "worker_killed": "The worker process died while it worked on this exam alone.",
@@ -189,5 +199,6 @@ REASONS: Final[dict[str, str]] = {
     **LOADING_REASONS,
     **AGREEMENT_REASONS,
     **ANNOTATION_REASONS,
+    **SPLIT_REASONS,
     **RUN_REASONS,
 }
