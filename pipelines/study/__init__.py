@@ -1,0 +1,1 @@
+"""The study of automatic against manual masks: its tables and figures."""
