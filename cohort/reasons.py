@@ -131,6 +131,20 @@ LOADING_REASONS: Final[dict[str, str]] = {
     "than 5 % when measurements that are flagged themselves are left out.",
 }
 
+AGREEMENT_REASONS: Final[dict[str, str]] = {
+    "structure_missed": "The first reader's masks have the structure, the second reader's do not.",
+    "structure_extra": "The second reader's masks have the structure, the first reader's do not.",
+    "no_common_slices": "The two readers looked at no slice in common.",
+    "not_measured": "The masks of one reader, or of both, do not give this quantity.",
+    "levels_differ": "The two readers name the vertebrae differently: what depends on names is not compared.",
+    "slices_differ": "The two readings are of two slices: each is the nearest to the disc in that reader's masks.",
+    "no_pairs": "There is no pair of values in this group.",
+    "too_few_pairs": "Fewer than three pairs have no correlation, and one pair has no interval.",
+    "too_few_persons": "The pairs come from too few persons for an interval by persons.",
+    "constant_values": "All values of a reader are equal: a correlation is not defined.",
+    "constant_differences": "All differences are equal: the intraclass correlation has no interval.",
+}
+
 RUN_REASONS: Final[dict[str, str]] = {
     "change_held": "New weights, code or base models changed numbers; the new ones wait to be accepted.",
     "worker_killed": "The worker process died while it worked on this exam alone.",
@@ -146,5 +160,6 @@ REASONS: Final[dict[str, str]] = {
     **EXAM_REASONS,
     **ANATOMY_REASONS,
     **LOADING_REASONS,
+    **AGREEMENT_REASONS,
     **RUN_REASONS,
 }

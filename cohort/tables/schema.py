@@ -53,8 +53,13 @@ def _arrow_field(declared: Field[Any], annotation: object) -> pa.Field:
 
 @cache
 def arrow_schema(table: str) -> pa.Schema:
-    """Arrow schema of a table: one field per column with its description, and the schema version as metadata."""
-    row = row_class(table)
+    """Arrow schema of a table of a store, as `schema_of` derives it."""
+    return schema_of(table, row_class(table))
+
+
+@cache
+def schema_of(table: str, row: type) -> pa.Schema:
+    """Arrow schema of a row class: one field per column with its description, and the schema version as metadata."""
     annotations = typing.get_type_hints(row)
     columns = [_arrow_field(declared, annotations[declared.name]) for declared in fields(row)]
     return pa.schema(columns, metadata={"table": table, "schema_version": str(SCHEMA_VERSION)})
@@ -85,13 +90,18 @@ def _arrow_column(table: str, declared: pa.Field, values: list[Any]) -> pa.Array
 
 
 def rows_to_table(table: str, rows: Sequence[Any]) -> pa.Table:
-    """Convert rows to an Arrow table with exactly the schema of `arrow_schema(table)`.
+    """Convert rows to an Arrow table with exactly the schema of `arrow_schema(table)`; `ValueError` as `as_table`."""
+    return as_table(table, row_class(table), rows)
+
+
+def as_table(table: str, row: type, rows: Sequence[Any]) -> pa.Table:
+    """Convert rows of one class to an Arrow table with exactly the schema of `schema_of(table, row)`.
 
     Raises `ValueError` naming table and column when a row is of another class, or a value is NaN, infinite, missing
     where it is required, or of another type.
     """
-    schema = arrow_schema(table)
-    for found in {type(row) for row in rows} - {row_class(table)}:
-        raise ValueError(f"table {table} holds {row_class(table).__name__}, not {found.__name__}")
+    schema = schema_of(table, row)
+    for found in {type(one) for one in rows} - {row}:
+        raise ValueError(f"table {table} holds {row.__name__}, not {found.__name__}")
     columns = [_arrow_column(table, column, list(map(attrgetter(column.name), rows))) for column in schema]
     return pa.Table.from_arrays(columns, schema=schema)
