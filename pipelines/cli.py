@@ -15,6 +15,7 @@ from pipelines.commands.doctor import cluster, doctor
 from pipelines.commands.export import export
 from pipelines.commands.maintenance import compact, fsck, gc, migrate
 from pipelines.commands.status import report, status
+from pipelines.commands.study import study
 from pipelines.commands.tables import schema, sql
 from pipelines.commands.training import train
 from pipelines.commands.validation import validate
@@ -52,7 +53,7 @@ COMMANDS: Final = (
     *(scan, run_command, nightly, status, report, changes),
     *(sql, schema, export),
     *(fsck, gc, compact, migrate),
-    *(train, validate, phantom_dicom),
+    *(train, study, validate, phantom_dicom),
 )
 for command in COMMANDS:
     main.add_command(command)

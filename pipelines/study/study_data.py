@@ -124,3 +124,17 @@ def _read(folder: Path, name: str) -> pa.Table:
     if missing:
         raise ConfigurationError(f"{path.name} has no column {', '.join(missing)}: made by another version?")
     return found
+
+
+_SPLIT_COLUMNS: Final = ("split", "part", "exam_id", "subject_id")
+
+
+def _read_splits(path: Path) -> pd.DataFrame | None:
+    """Which exam is in which part of which split."""
+    if not path.exists():
+        return None
+    found = pd.read_csv(path, dtype=str)
+    missing = [column for column in _SPLIT_COLUMNS if column not in found.columns]
+    if missing:
+        raise ConfigurationError(f"{path.name} has no column {', '.join(missing)}")
+    return found
