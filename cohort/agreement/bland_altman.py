@@ -113,7 +113,7 @@ class _Spread:
     @classmethod
     def of(cls, values: Values, persons: npt.ArrayLike | None) -> _Spread:
         """`ValueError` when persons are not as many as values."""
-        codes = np.arange(len(values)) if persons is None else _codes(persons, len(values))
+        codes = np.arange(len(values)) if persons is None else person_codes(persons, len(values))
         counts = np.bincount(codes).astype(np.float64)
         mean = float(values.mean())
         centred = values - mean  # squares of small differences of large values would lose their digits
@@ -169,7 +169,8 @@ class _Spread:
         return _student(self.n_persons - 1) * math.sqrt(self.standard_error**2 + _Z**2 * of_sd)
 
 
-def _codes(persons: npt.ArrayLike, n: int) -> npt.NDArray[Any]:
+def person_codes(persons: npt.ArrayLike, n: int) -> npt.NDArray[Any]:
+    """[pair] number of each pair's person, from 0; `ValueError` when persons are not as many as the `n` pairs."""
     found = np.asarray(persons)
     if found.shape != (n,):
         raise ValueError(f"one person is named for each pair: {n}, not {found.shape}")

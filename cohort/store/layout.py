@@ -66,6 +66,11 @@ def review_directory(store: Path, exam_id: str) -> Path:
     return store / "review" / _prefix(exam_id) / exam_id
 
 
+def annotation_directory(store: Path, exam_id: str) -> Path:
+    """STORE/annotations/<first two characters>/<exam_id>: what readers drew on one exam, a Zarr store each."""
+    return store / "annotations" / _prefix(exam_id) / exam_id
+
+
 def candidate_path(store: Path) -> Path:
     """STORE/candidate: numbers of a changed model that wait for acceptance, laid out like a store; it may be absent."""
     return store / "candidate"

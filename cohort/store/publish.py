@@ -31,9 +31,9 @@ def publishing(target: Path) -> Iterator[Path]:
         _rename(building, target)
     except BaseException:
         with suppress(OSError):  # what went wrong first counts; what cannot be removed now is swept later
-            _remove(building)
+            discard(building)
         raise
-    _remove(building)
+    discard(building)
 
 
 @contextmanager
@@ -61,7 +61,8 @@ def _rename(building: Path, target: Path) -> None:
             raise
 
 
-def _remove(path: Path) -> None:
+def discard(path: Path) -> None:
+    """Remove a folder or a file, if it is there."""
     if path.is_dir():
         shutil.rmtree(path)
     else:
@@ -78,7 +79,7 @@ def sweep_temporary(store: Path, *, older_than_s: float = STALE_AFTER_S) -> int:
     for path in _temporary(store):
         with suppress(FileNotFoundError):
             if now - path.lstat().st_mtime >= older_than_s:
-                _remove(path)
+                discard(path)
                 n_removed += 1
     return n_removed
 
