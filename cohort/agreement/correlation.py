@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-
 from cohort.agreement.bland_altman import LEVEL, Interval, paired
 
 

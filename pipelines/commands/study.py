@@ -20,7 +20,7 @@ def study() -> None:
 @click.option("--output", "-o", required=True, type=click.Path(path_type=Path, file_okay=False),
               help="Folder of the report; made if it is not there.")  # fmt: skip
 @click.option("--store", type=StoreFolder(made=False),
-              help="Folder (or file:// URL) of stores and tables: draws figure 3 from its images and masks.")  # fmt: skip
+              help="Folder (or file:// URL) of stores and tables: figure 3 is drawn from its images.")  # fmt: skip
 @JSON
 def report(folder: Path, output: Path, store: Path | None, as_json: bool) -> None:
     """Write tables 3 to 8 and figures 3 to 6 from what `cohort agreement` wrote into FOLDER.

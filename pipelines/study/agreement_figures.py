@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from pipelines.study.plot_style import BAND, MANY_POINTS, in_words, looks, say_why
 from pipelines.study.study_data import Comparison, Row, StudyData, of_comparison, rows_of
@@ -82,7 +83,8 @@ def _plot(number: str, name: str, rows: Sequence[Row], panels: Sequence[Panel]) 
 
 def _levels(rows: Sequence[Row], pairs: pd.DataFrame) -> list[Panel]:
     """All levels first, then each, cranial to caudal."""
-    return [_panel(row, pairs) for row in sorted(rows, key=lambda row: (row["level"] is not None, agreement_place(row)))]
+    ordered = sorted(rows, key=lambda row: (row["level"] is not None, agreement_place(row)))
+    return [_panel(row, pairs) for row in ordered]
 
 
 def _panel(row: Row, pairs: pd.DataFrame) -> Panel:
@@ -108,12 +110,22 @@ def agreement_figure(plot: AgreementPlot, comparison: Comparison) -> Figure:
         block, column = divmod(k, columns)
         _scatter(axes[2 * block, column], panel, plot, comparison, styles)
         _bland_altman(axes[2 * block + 1, column], panel, plot, comparison, styles)
+    if len({panel.row["muscle"] for panel in plot.panels}) == 1:
+        _same_scale(list(axes[1::2].flat))
     for k in range(n, blocks * columns):
         for row in (-2, -1):
             axes[row, k % columns].set_axis_off()
     handles = {line.get_label(): line for axis in axes.flat for line in axis.get_legend_handles_labels()[0]}
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=2 * columns, frameon=False)
     return figure
+
+
+def _same_scale(axes: Sequence[Any]) -> None:
+    """Differences of all levels on one scale, so that levels can be compared by eye."""
+    drawn = [axis.get_ylim() for axis in axes if axis.get_yticks().size]
+    for axis in axes:
+        if axis.get_yticks().size and drawn:
+            axis.set_ylim(min(low for low, _ in drawn), max(high for _, high in drawn))
 
 
 def _scatter(axis: Any, panel: Panel, plot: AgreementPlot, comparison: Comparison, styles: Looks) -> None:
@@ -129,13 +141,15 @@ def _scatter(axis: Any, panel: Panel, plot: AgreementPlot, comparison: Compariso
     ends = (low - margin, high + margin)
     axis.plot(ends, ends, color="0.3", linewidth=0.9, linestyle="--", label="x = y", zorder=1)
     axis.set(xlim=ends, ylim=ends)
+    for one in (axis.xaxis, axis.yaxis):
+        one.set_major_locator(MaxNLocator(5))  # the same ticks on both
     axis.set_aspect("equal", adjustable="box")
 
 
 def _bland_altman(axis: Any, panel: Panel, plot: AgreementPlot, comparison: Comparison, styles: Looks) -> None:
     """Bias and limits of agreement as lines, their naive intervals as bands, those by persons as brackets."""
     row, points = panel.row, panel.points
-    axis.set(xlabel=f"mean of both, {plot.unit}", ylabel=f"{comparison.second} − {comparison.first}, {plot.unit}")
+    axis.set(xlabel=f"mean of both, {plot.unit}", ylabel=f"{comparison.second} - {comparison.first}, {plot.unit}")
     if points.empty:
         _nothing(axis, row)
         return

@@ -1,4 +1,4 @@
-"""Figure 3: worst, median and best exam of a comparison, both readers' outlines on the image, with Dice coefficients."""
+"""Figure 3: worst, median and best exam of a comparison, outlines of both readers on the image, with Dice."""
 
 from __future__ import annotations
 
@@ -51,14 +51,12 @@ def examples(data: StudyData, comparison: Comparison, plane: Plane) -> list[Exam
     found = of_comparison(data.overlaps, comparison)
     whole = found[found["slice_position"].isna() & found["kind"].isin(SHOWN[plane])].dropna(subset=["dice"])
     as_one = whole[whole["structure"] == ALL]
-    means = (whole if as_one.empty else as_one).groupby("exam_id")["dice"].mean().sort_index().sort_values(kind="stable")
-    places = {0: "worst", len(means) // 2: "median", len(means) - 1: "best"} if len(means) > 2 else {0: "worst", 1: "best"}
-    if len(means) == 1:
-        places = {0: "only exam"}
+    means = (whole if as_one.empty else as_one).groupby("exam_id")["dice"].mean()  # sorted by exam
+    means = means.sort_values(kind="stable")
+    n = len(means)
+    places = {0: RANKS} if n == 1 else {0: RANKS[:1], n // 2: RANKS[1:2], n - 1: RANKS[2:]}
     return [
-        Example(rank, str(means.index[k]), float(means.iloc[k]), len(means))
-        for k, rank in sorted(places.items())
-        if k < len(means)
+        Example(", ".join(ranks), str(means.index[k]), float(means.iloc[k]), n) for k, ranks in places.items() if k < n
     ]
 
 
@@ -129,11 +127,11 @@ def _fullest(views: Sequence[dict[int, _Shown]], plane: Plane) -> tuple[int, int
         for k, area in enumerate(_area(views[0][index], views[1][index], plane))
     }
     if not any(areas.values()):
-        raise NothingToShow("the two readers have masks on no slice in common")
+        raise NothingToShowError("the two readers have masks on no slice in common")
     return max(areas, key=lambda place: (areas[place], -place[0], -place[1]))
 
 
-class NothingToShow(CohortError):
+class NothingToShowError(CohortError):
     """An exam of the tables whose masks do not meet."""
 
 
@@ -142,9 +140,7 @@ def _area(first: _Shown, second: _Shown, plane: Plane) -> Any:
     names = [name for name in SHOWN[plane] if name in first.names and name in second.names]
     if not names:
         return []
-    return sum(
-        np.minimum(*((one.view.labels(name) > 0).sum(axis=(1, 2)) for one in (first, second))) for name in names
-    )
+    return sum(np.minimum(*((one.view.labels(name) > 0).sum(axis=(1, 2)) for one in (first, second))) for name in names)
 
 
 def _score(first: _Shown, second: _Shown, name: str, k: int) -> str:
@@ -161,12 +157,12 @@ def store_masks(store: Path) -> Masks:
     def masks(exam_id: str, reader: str) -> Sequence[LabelledStack]:
         paths = {stage: ledger[exam_id, stage].path for stage in ("convert", "segment") if (exam_id, stage) in ledger}
         if not paths.get("convert"):
-            raise NothingToShow("the store has no images of this exam")
+            raise NothingToShowError("the store has no images of this exam")
         exam = read_exam(store / str(paths["convert"]))
         if reader != AUTOMATIC:
             return read_annotation(store, exam, exam_id, reader).labelled
         if not paths.get("segment"):
-            raise NothingToShow("the networks have not segmented this exam")
+            raise NothingToShowError("the networks have not segmented this exam")
         return read_labels(store / str(paths["segment"]), exam)
 
     return masks

@@ -26,9 +26,9 @@ ALONG: Final = {
     "muscle": "axial stack, caudal (0) to cranial (1)",
 }
 _SHORT: Final = {
-    "multifidus": "multifidus",
+    "multifidus": "multifidus\n",
     "erector_spinae": "erector\nspinae",
-    "psoas": "psoas",
+    "psoas": "psoas\n",
     "quadratus_lumborum": "quadratus\nlumborum",
 }
 _JITTER: Final = 0.22
@@ -57,7 +57,7 @@ def overlap_figure(data: StudyData, comparison: Comparison) -> Figure:
 
 def _same_scale(axes: Sequence[Any]) -> None:
     """One Dice scale for a row of panels, wide enough for all of them."""
-    low = min(axis.get_ylim()[0] for axis in axes if axis.has_data())if any(axis.has_data() for axis in axes) else 0.0
+    low = min(axis.get_ylim()[0] for axis in axes if axis.has_data()) if any(axis.has_data() for axis in axes) else 0.0
     for axis in axes:
         axis.set_ylim(max(0.0, low), 1.005)
 
@@ -92,7 +92,9 @@ def _by_group(axis: Any, rows: Sequence[Row], overlaps: pd.DataFrame, title: str
 def _label(row: Row) -> str:
     if row["structure"] == ALL:
         return "all as\none"
-    return _SHORT[row["muscle"]] if row["muscle"] else "\n".join((row["level"] + "-").split("-")[:2])
+    if row["muscle"]:
+        return _SHORT[row["muscle"]]
+    return "\n".join((row["level"] + "-").split("-")[:2])
 
 
 def _dice_of(whole: pd.DataFrame, row: Row) -> Any:
@@ -114,7 +116,7 @@ def _points(axis: Any, place: int, dice: Any) -> None:
 
 def _mean(axis: Any, place: int, row: Row) -> None:
     if row["mean"] is None:
-        axis.text(place, 0.5, "–", ha="center", va="center", transform=axis.get_xaxis_transform())
+        axis.text(place, 0.5, "-", ha="center", va="center", transform=axis.get_xaxis_transform())
         return
     for low, high, width, cap, label in (
         ("low", "high", 3.2, 0.0, "95 % interval, structures"),
@@ -130,8 +132,7 @@ def _mean(axis: Any, place: int, row: Row) -> None:
 
 def _along(axis: Any, rows: Sequence[Row], kind: str, title: str) -> None:
     """Mean Dice of slices by their position; one line for each muscle, one for all levels of bodies or discs."""
-    axis.set_title(f"{title}, slice by slice")
-    axis.set(xlabel=ALONG[kind], xlim=(0, 1))
+    axis.set(title=f"{title}, slice by slice", xlabel=ALONG[kind], xlim=(0, 1))
     lines = {name: line for name in _names(kind) if (line := _bins(rows, name))}
     if not lines:
         axis.set(yticks=[])
@@ -141,7 +142,7 @@ def _along(axis: Any, rows: Sequence[Row], kind: str, title: str) -> None:
         _draw_line(axis, name, line, shift=0.012 * (k - (len(lines) - 1) / 2))
     counts = [row["n"] for line in lines.values() for row in line]
     several = f"{min(counts)} to {max(counts)}" if min(counts) != max(counts) else f"{counts[0]}"
-    axis.text(0.02, 0.03, f"n = {several} slices a point", transform=axis.transAxes, fontsize=6.5)
+    axis.set_title(f"{title}, slice by slice (n = {several} slices a point)")
     axis.grid(axis="y", color="0.9", linewidth=0.6)
 
 

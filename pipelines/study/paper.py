@@ -2,9 +2,9 @@
 
 `paper_figures.csv` says of every figure whether it was read in the paper or only quoted elsewhere. Only the abstract
 could be read when the file was made: the division into tables 3 to 8 is ours (three networks, three comparisons of what
-is measured), and which of two quoted Dice coefficients belongs to which split, and the order of the four muscles' areas,
-follow the order in which they were quoted. Figures that are missing are left out, never guessed; who has the paper at
-hand adds a line.
+is measured); which of two quoted Dice coefficients belongs to which split, and which area to which muscle, follows the
+order in which they were quoted. Figures that are missing are left out, never guessed; who has the paper at hand adds a
+line.
 """
 
 from __future__ import annotations

@@ -51,13 +51,13 @@ def style() -> Any:
 def looks(levels: Iterable[str]) -> dict[str, tuple[str, str]]:
     """Level -> marker and colour, cranial to caudal."""
     ordered = sorted(set(levels), key=level_place)
-    return {
-        level: (MARKERS[k % len(MARKERS)], COLOURS[k % len(COLOURS)]) for k, level in enumerate(ordered)
-    }
+    return {level: (MARKERS[k % len(MARKERS)], COLOURS[k % len(COLOURS)]) for k, level in enumerate(ordered)}
 
 
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     """Write a figure as SVG, PDF and PNG."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # laid out once, not again for every format
     paths = [folder / f"{name}.{kind}" for kind in _NO_DATE]
     for path, metadata in zip(paths, _NO_DATE.values(), strict=True):
         content = io.BytesIO()

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cohort.store.publish import replacing
@@ -52,7 +51,8 @@ def write_study_report(folder: Path, out: Path, *, masks: Masks | None = None) -
         as `read_study` does
     """
     data = read_study(folder)
-    tables = {table.name: table for table in (overview(data), *study_tables(data), other_measures(data), not_compared(data))}
+    made = (overview(data), *study_tables(data), other_measures(data), not_compared(data))
+    tables = {table.name: table for table in made}
     out.mkdir(parents=True, exist_ok=True)
     (out / FIGURES).mkdir(exist_ok=True)
     (out / TABLES).mkdir(exist_ok=True)

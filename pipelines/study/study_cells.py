@@ -12,7 +12,7 @@ from pipelines.study.plot_style import in_words
 from pipelines.study.study_data import Row
 from pipelines.study.study_tables import ALL, AREA, LOAD_UNIT
 
-MISSING: Final = "–"
+MISSING: Final = "-"
 PAPER: Final = "Hess 2023"
 WHY: Final = "why not"
 _OF_ONE: Final = 3
@@ -101,9 +101,7 @@ def _correlation(row: Row) -> Html:
     return estimate(row, "r", _OF_ONE, note=p)
 
 
-def estimate(
-    row: Row, name: str, digits: int, *, ends: str | None = None, sign: bool = False, note: str = ""
-) -> Html:
+def estimate(row: Row, name: str, digits: int, *, ends: str | None = None, sign: bool = False, note: str = "") -> Html:
     """A figure, below it its interval and in parentheses that by persons; `ends` is the intervals' prefix."""
     value = row[name]
     prefix = f"{name}_" if ends is None else ends
@@ -122,10 +120,9 @@ def _interval(row: Row, prefix: str, suffix: str, digits: int) -> str:
 
 
 def number(value: float, digits: int, *, sign: bool = False) -> str:
-    """Rounded, with a true minus sign and without -0.00."""
+    """Rounded, without -0.00."""
     rounded = round(value, digits) + 0.0
-    text = f"{rounded:+,.{digits}f}" if sign and rounded else f"{rounded:,.{digits}f}"
-    return text.replace("-", "−")
+    return f"{rounded:+,.{digits}f}" if sign and rounded else f"{rounded:,.{digits}f}"
 
 
 def why(row: Row) -> str:

@@ -11,8 +11,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cohort.agreement.rows import AGREEMENT_TABLES, agreement_schema
+from cohort.agreement.rows import AGREEMENT_TABLES
 from cohort.errors import ConfigurationError
+from cohort.tables.schema import schema_of
 
 AUTOMATIC: Final = "automatic"
 """Code of the networks among readers."""
@@ -120,7 +121,7 @@ def _read(folder: Path, name: str) -> pa.Table:
         raise ConfigurationError(f"{path.name} is not in the folder: cohort agreement writes it") from error
     except pa.ArrowInvalid as error:
         raise ConfigurationError(f"{path.name} is no Parquet file") from error
-    missing = [column for column in agreement_schema(name).names if column not in found.column_names]
+    missing = [column for column in schema_of(name, AGREEMENT_TABLES[name]).names if column not in found.column_names]
     if missing:
         raise ConfigurationError(f"{path.name} has no column {', '.join(missing)}: made by another version?")
     return found

@@ -89,9 +89,7 @@ def _parts(report: Report) -> Iterator[str]:
 
 
 def _compared(data: StudyData) -> str:
-    rows = [
-        (one.second, one.first, data.n_exams(one), data.n_persons(one), _kind_of(one)) for one in data.comparisons
-    ]
+    rows = [(one.second, one.first, data.n_exams(one), data.n_persons(one), _kind_of(one)) for one in data.comparisons]
     return "<h2>What was compared</h2>" + table(("reader", "against", "#exams", "#persons", ""), rows)
 
 
@@ -117,8 +115,8 @@ def _paper_note(data: StudyData) -> str:
     read = [one for one in paper_figures() if one.table == "abstract"]
     abstract = "; ".join(f"{one.row}: {_STATISTICS[one.column]} {one.value}" for one in read)
     return (
-        '<p class="note"><b>The column Hess 2023</b> holds the figures of that paper: of other patients, other scanners '
-        "and other readers, so they say what is usual, not what was to be reached. An asterisk marks figures that are "
+        '<p class="note"><b>The column Hess 2023</b> holds the figures of that paper: of other patients, scanners and '
+        "readers, so they say what is usual, not what was to be reached. An asterisk marks figures that are "
         "only known as quoted elsewhere and were not checked in the paper; an empty cell means that no figure is known "
         "here. The numbers of the tables follow the paper's, their division is our own. Its loads are those of "
         f"60° flexion with 5 kg in each hand. Of its abstract: {escape(abstract)}.</p>"
@@ -164,7 +162,8 @@ def _what(what: str) -> str:
 
 def _comparison(report: Report, comparison: Comparison) -> Iterator[str]:
     """Figure 3, tables 3 to 5, figure 4, then tables 6 to 8, each with its figures."""
-    pictures = {number: [one for one in report.pictures[comparison] if one.number.startswith(number)] for number in "3456"}
+    drawn = report.pictures[comparison]
+    pictures = {number: [one for one in drawn if one.number.startswith(number)] for number in "3456"}
     yield from map(_figure, pictures["3"])
     for number in (3, 4, 5):
         yield _overlap_table(report.tables[NAMES[number]], comparison, number)
@@ -188,9 +187,9 @@ def _figure(picture: Picture) -> str:
 
 
 _AGREEMENT_CAPTION: Final = (
-    "Upper plots: values of both, dashed x = y. Lower plots: difference against mean (Bland-Altman); solid bias, dashed "
-    "limits of agreement, grey bands their 95 % intervals with pairs taken as independent, brackets at the right edge "
-    "those by persons. Markers tell levels apart."
+    "Upper plots: values of both, dashed x = y. Lower plots: difference against mean (Bland-Altman); solid bias, "
+    "dashed limits of agreement, grey bands their 95 % intervals with pairs taken as independent, brackets at the "
+    "right edge those by persons. Markers tell levels apart."
 )
 _CAPTIONS: Final = {
     "3": "Exams by the mean Dice of everything of a kind as one mask. The slice is that on which both drew most. "
@@ -244,14 +243,21 @@ def _not_compared(report: Report) -> Iterator[str]:
 
 def _beside(report: Report) -> str:
     """What is in the folder with the page."""
-    tables = "".join(f"<li>{_link(f'tables/{name}.csv', one.title)}: CSV, and Parquet with a description of each column</li>"
-                     for name, one in report.tables.items())  # fmt: skip
-    pictures = "".join(
-        f"<li>{_link(f'figures/{picture.paths[1].name}', f'Figure {picture.number}, {comparison.title}')}: PDF, SVG and PNG</li>"
-        for comparison, of_one in report.pictures.items()
-        for picture in of_one
+    tables = [_link(f"tables/{name}.csv", one.title) for name, one in report.tables.items()]
+    pictures = [
+        _link(f"figures/{picture.paths[1].name}", f"Figure {picture.number}, {comparison.title}")
+        for comparison, drawn in report.pictures.items()
+        for picture in drawn
+    ]
+    return (
+        "<h2>Beside this page</h2>"
+        "<p>Every table as CSV, and as Parquet with a description of each column:</p>"
+        f"<ul>{_items(tables)}</ul><p>Every figure as PDF, SVG and PNG:</p><ul>{_items(pictures)}</ul>"
     )
-    return f"<h2>Beside this page</h2><ul>{tables}{pictures}</ul>"
+
+
+def _items(lines: Sequence[str]) -> str:
+    return "".join(f"<li>{line}</li>" for line in lines)
 
 
 def _link(address: str, text: str) -> str:

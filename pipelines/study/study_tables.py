@@ -1,7 +1,7 @@
 """Tables 3 to 8 of Hess et al. (2023) with one's own figures, and what belongs beside them.
 
-Tables 3 to 5 hold the overlap of bodies, discs and muscles, tables 6 to 8 the agreement of disc heights, cross-sectional
-areas and loads; `pipelines.study.paper` says what is known of the paper's own layout. Rows are those of
+Tables 3 to 5 hold the overlap of bodies, discs and muscles, tables 6 to 8 the agreement of disc heights, of muscles'
+areas and of loads; `pipelines.study.paper` says what is known of the paper's own layout. Rows are those of
 `cohort.agreement.rows` in the order of a paper, with the paper's figures in a column of their own.
 """
 
@@ -13,9 +13,10 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from cohort.agreement.rows import agreement_schema
+from cohort.agreement.rows import AGREEMENT_TABLES
 from cohort.loading.tasks import FLEXION60_5KG
 from cohort.reasons import REASONS
+from cohort.tables.schema import schema_of
 from cohort.terms import MUSCLES, SIDES
 from pipelines.study.paper import ALL, published
 from pipelines.study.study_data import Comparison, Row, StudyData, of_comparison, rows_of
@@ -133,10 +134,13 @@ def _agreement_table(data: StudyData, number: int) -> StudyTable:
 
 
 def table_of(row: Row) -> int | None:
-    """Number of the table in which a quantity of `agreement` belongs; None for one that the paper has not."""
+    """Number of the table in which a quantity of `agreement` belongs; None for one that the paper has not.
+
+    Areas of all muscles together are in none: their correlation would only say that muscles differ in size.
+    """
     if row["unit"] == LOAD_UNIT:
         return 8
-    return {DISC_HEIGHT: 6, AREA: 7}.get(row["quantity"])
+    return {DISC_HEIGHT: 6, AREA: 7 if row["muscle"] else 0}.get(row["quantity"])
 
 
 def agreement_place(row: Row) -> tuple[Any, ...]:
@@ -159,7 +163,7 @@ def _paper(number: int, comparison: Comparison, key: str | None) -> str | None:
 
 
 def _with_paper(table: str) -> pa.Schema:
-    return agreement_schema(table).append(PAPER_FIELD)
+    return schema_of(table, AGREEMENT_TABLES[table]).append(PAPER_FIELD)
 
 
 def other_measures(data: StudyData) -> StudyTable:

@@ -1,0 +1,170 @@
+"""Tables of a made-up study, as `cohort agreement` writes them: readers of known bias and noise, and missing things."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from cohort.agreement.rows import SLICE_BINS, OverlapRow, OverlapSummaryRow, PairRow, agreement_table
+from cohort.agreement.statistics import agreement_rows
+from cohort.terms import MUSCLES, SIDES
+
+BODIES = ("T11", "T12", "L1", "L2", "L3", "L4", "L5", "S1")
+DISCS = ("T11-T12", "T12-L1", "L1-L2", "L2-L3", "L3-L4", "L4-L5", "L5-S1")
+LUMBAR_DISCS = DISCS[2:]
+LUMBAR = BODIES[2:7]
+AREAS_CM2 = {"multifidus": 6.5, "erector_spinae": 16.0, "psoas": 11.0, "quadratus_lumborum": 5.0}
+DICE = {"vertebral_body": 0.9, "disc": 0.85, "muscle": 0.88}
+
+
+@dataclass(frozen=True)
+class MadeStudy:
+    """What to make up."""
+
+    n_exams: int = 24
+    comparisons: tuple[tuple[str, str], ...] = (("automatic", "anna"), ("anna", "berta"))
+    tasks: tuple[str, ...] = ("standing", "flexion60_5kg")
+    slices: bool = True
+    axial: bool = True
+    bias: float = 0.03
+    """Of the second reader, of the value."""
+
+
+def write_study(folder: Path, made: MadeStudy = MadeStudy()) -> Path:
+    """Write the four tables; returns the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pairs, overlaps = list(_pairs(made)), list(_overlaps(made))
+    tables: dict[str, Sequence[Any]] = {
+        "pairs": pairs,
+        "overlaps": overlaps,
+        "agreement": agreement_rows(pairs),
+        "overlap_summary": list(_summaries(overlaps)),
+    }
+    for name, rows in tables.items():
+        pq.write_table(agreement_table(name, rows), folder / f"{name}.parquet")
+    return folder
+
+
+def exam(k: int) -> str:
+    return f"{k:08x}examexamexamexam"
+
+
+def _exams(made: MadeStudy) -> Iterator[tuple[np.random.Generator, dict[str, Any]]]:
+    for number, (first, second) in enumerate(made.comparisons):
+        for k in range(made.n_exams):
+            random = np.random.default_rng([number, k])
+            person = f"subject{k // 2 if k > 3 else k}"
+            yield random, {"exam_id": exam(k), "subject_id": person, "first_reader": first, "second_reader": second}
+
+
+def _pairs(made: MadeStudy) -> Iterator[PairRow]:
+    for random, who in _exams(made):
+        for row, typical, spread, noise in _quantities(made):
+            true = typical + random.normal(0, spread)
+            first, second = true, true * (1 + made.bias) + random.normal(0, noise)
+            if row["quantity"] == "disc_height_mm" and random.random() < 0.08:
+                yield PairRow(**who, **row, reason="not_measured")
+            else:
+                yield PairRow(**who, **row, first=first, second=second)
+
+
+def _quantities(made: MadeStudy) -> Iterator[tuple[dict[str, Any], float, float, float]]:
+    """Row, typical value, spread between people, noise."""
+    for k, level in enumerate(LUMBAR_DISCS):
+        yield {"quantity": "disc_height_mm", "structure": level, "level": level, "unit": "mm"}, 7 + k, 1.4, 0.5
+    for muscle, area in AREAS_CM2.items() if made.axial else ():
+        for side in SIDES:
+            for level in LUMBAR_DISCS:
+                names = {"level": level, "muscle": muscle, "side": side}
+                structure = f"{muscle} {side} {level}"
+                yield (
+                    {"quantity": "csa_cm2", "structure": structure, "unit": "cm2", **names},
+                    area,
+                    0.2 * area,
+                    0.05 * area,
+                )
+    for task in made.tasks:
+        for k, level in enumerate(LUMBAR):
+            load = (1800 if task == "flexion60_5kg" else 450) + 60 * k
+            names = {"structure": level, "level": level, "task": task}
+            yield {"quantity": "compression_n", "unit": "N", **names}, load, 0.15 * load, 0.06 * load
+    yield {"quantity": "lordosis_l1_s1_deg", "structure": "spine", "unit": "deg"}, 45.0, 9.0, 3.0
+
+
+def _overlaps(made: MadeStudy) -> Iterator[OverlapRow]:
+    for random, who in _exams(made):
+        for row in _structures(made):
+            if row["kind"] == "vertebral_body" and row.get("level") == "T11" and random.random() < 0.2:
+                yield OverlapRow(**who, **row, n_first=900, n_second=0, reason="structure_missed")
+                continue
+            yield _scored(random, who, row, None)
+            if made.slices and (row["structure"] in ("all",) or row.get("muscle")):
+                for place in np.linspace(0.02, 0.98, 12):
+                    yield _scored(random, who, row, float(place))
+
+
+def _structures(made: MadeStudy) -> Iterator[dict[str, Any]]:
+    for kind, levels in (("vertebral_body", BODIES), ("disc", DISCS)):
+        for level in levels:
+            yield {"kind": kind, "structure": level, "level": level, "second_level": level}
+        yield {"kind": kind, "structure": "all"}
+    if made.axial:
+        for muscle in MUSCLES:
+            yield {"kind": "muscle", "structure": muscle, "muscle": muscle}
+            for side in SIDES:
+                yield {"kind": "muscle", "structure": f"{muscle} {side}", "muscle": muscle, "side": side}
+        yield {"kind": "muscle", "structure": "all"}
+
+
+def _scored(random: np.random.Generator, who: dict[str, Any], row: dict[str, Any], place: float | None) -> OverlapRow:
+    away = 0.0 if place is None else 0.25 * (2 * place - 1) ** 4
+    dice = float(np.clip(DICE[row["kind"]] - away + random.normal(0, 0.025), 0, 1))
+    distances = {} if place is not None else {"hausdorff95_mm": 9 * (1 - dice) + 1, "surface_mm": 3 * (1 - dice)}
+    return OverlapRow(**who, **row, slice_position=place, dice=dice, n_first=1000, n_second=1030, **distances)
+
+
+def _summaries(overlaps: Sequence[OverlapRow]) -> Iterator[OverlapSummaryRow]:
+    """Means with intervals of two standard errors: what the report shows, not how it is computed, is tested here."""
+    groups: dict[tuple[Any, ...], list[OverlapRow]] = {}
+    for row in overlaps:
+        place = None if row.slice_position is None else min(int(row.slice_position * SLICE_BINS), SLICE_BINS - 1)
+        structure = "all" if row.structure == "all" else None
+        key = (row.first_reader, row.second_reader, row.kind, structure, row.level, row.muscle, row.side, place)
+        groups.setdefault(key, []).append(row)
+        if structure is None and place is None and row.level:
+            groups.setdefault((*key[:4], None, *key[5:]), []).append(row)
+    for key, rows in groups.items():
+        names = ("first_reader", "second_reader", "kind", "structure", "level", "muscle", "side", "slice_bin")
+        yield _summary(dict(zip(names, key, strict=True)), rows)
+
+
+def _summary(key: dict[str, Any], rows: Sequence[OverlapRow]) -> OverlapSummaryRow:
+    both = [row for row in rows if row.dice is not None]
+    counts = {"n_missed": sum(row.reason == "structure_missed" for row in rows), "n_extra": 0, "n_misnamed": 0}
+    persons = len({row.subject_id for row in both})
+    empty = OverlapSummaryRow(**key, n=len(both), n_persons=persons, **counts, reason=None if both else "no_pairs")
+    values = {
+        **_mean([row.dice for row in both], "mean", ""),
+        **_mean([row.hausdorff95_mm for row in both], "hausdorff95_mm", "hausdorff95_mm_"),
+        **_mean([row.surface_mm for row in both], "surface_mm", "surface_mm_"),
+    }
+    missing = "too_few_persons" if both and persons < 3 else empty.reason
+    return replace(empty, **values, reason=missing)
+
+
+def _mean(values: Sequence[float | None], name: str, prefix: str) -> dict[str, float]:
+    known = np.array([value for value in values if value is not None])
+    if not len(known):
+        return {}
+    found = {name: float(known.mean())}
+    if len(known) < 3:
+        return found
+    error = 2 * float(known.std(ddof=1)) / np.sqrt(len(known))
+    for suffix, reach in (("", error), ("_clustered", 1.3 * error)):
+        found |= {f"{prefix}low{suffix}": found[name] - reach, f"{prefix}high{suffix}": found[name] + reach}
+    return found
