@@ -27,7 +27,7 @@ class MadeStudy:
     """What to make up."""
 
     n_exams: int = 24
-    comparisons: tuple[tuple[str, str], ...] = (("automatic", "anna"), ("anna", "berta"))
+    comparisons: tuple[tuple[str, str], ...] = (("anna", "automatic"), ("anna", "berta"))
     tasks: tuple[str, ...] = ("standing", "flexion60_5kg")
     slices: bool = True
     axial: bool = True

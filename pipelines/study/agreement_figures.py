@@ -77,7 +77,7 @@ def agreement_plots(data: StudyData, comparison: Comparison) -> Iterator[Agreeme
 def _plot(number: str, name: str, rows: Sequence[Row], panels: Sequence[Panel]) -> AgreementPlot:
     quantity, task, unit = rows[0]["quantity"], rows[0]["task"], rows[0]["unit"]
     what = LABELS.get(quantity, in_words(quantity))
-    title = f"{what}, {in_words(task)}" if task else what
+    title = f"{what}, {task}" if task else what
     return AgreementPlot(number, f"figure-{number}-{name}", title, what, UNITS.get(unit, unit), panels)
 
 

@@ -142,7 +142,7 @@ def _along(axis: Any, rows: Sequence[Row], kind: str, title: str) -> None:
         _draw_line(axis, name, line, shift=0.012 * (k - (len(lines) - 1) / 2))
     counts = [row["n"] for line in lines.values() for row in line]
     several = f"{min(counts)} to {max(counts)}" if min(counts) != max(counts) else f"{counts[0]}"
-    axis.set_title(f"{title}, slice by slice (n = {several} slices a point)")
+    axis.set_title(f"{title}, slice by slice\nn = {several} slices a point")
     axis.grid(axis="y", color="0.9", linewidth=0.6)
 
 

@@ -54,5 +54,5 @@ def published(table: int, row: str) -> str | None:
 
 def _in_words(one: PaperFigure) -> str:
     name = {"mae": "MAE", "r": "R"}.get(one.column, one.column.removeprefix("dice of the "))
-    unit = f" {one.unit}" if one.unit else ""
+    unit = f" {one.unit.replace('cm2', 'cm²')}" if one.unit else ""
     return f"{name} {one.value}{unit}{'*' if one.status == SECOND_HAND else ''}"

@@ -51,7 +51,7 @@ def _structure(row: Row) -> Cell:
 def agreement_head(rows: Sequence[Row]) -> tuple[str, ...]:
     """Of tables 6 to 8: units differ between tables, never within one."""
     units = {row["unit"] for row in rows}
-    unit = f", {_unit(units.pop())}" if len(units) == 1 else ""
+    unit = f", {unit_text(units.pop())}" if len(units) == 1 else ""
     statistics = (f"#MAE{unit}", f"#bias{unit}", f"#lower limit{unit}", f"#upper limit{unit}")
     return ("", "", "#n", "#persons", "#without", "#R", *statistics, "#ICC", PAPER, WHY)
 
@@ -79,39 +79,43 @@ def _group(row: Row) -> str:
     if row["muscle"]:
         what = row["muscle"] if row["quantity"] == AREA else f"{row['quantity']}, {row['muscle']}"
         return in_words(what) + (f", {row['side']}" if row["side"] else "")
-    name = LABELS.get(row["quantity"], f"{in_words(row['quantity'])}, {_unit(row['unit'])}")
+    name = LABELS.get(row["quantity"], f"{in_words(row['quantity'])}, {unit_text(row['unit'])}")
     if row["unit"] == LOAD_UNIT:
         name = LABELS.get(row["quantity"], in_words(row["quantity"]))
-    return f"{name}, {in_words(row['task'])}" if row["task"] else name
+    return f"{name}, {row['task']}" if row["task"] else name
 
 
 def _level(row: Row) -> Cell:
     return row["level"] or Html("<b>all</b>")
 
 
-def _unit(unit: str) -> str:
+def unit_text(unit: str) -> str:
+    """As people write it."""
     return {"cm2": "cm²", "deg": "degrees"}.get(unit, unit)
 
 
 def _correlation(row: Row) -> Html:
-    """With the p of no correlation as a third line."""
+    """With the p of no correlation."""
     if row["r"] is None:
         return estimate(row, "r", _OF_ONE)
-    p = "" if row["r_p"] is None else "p < 0.001" if row["r_p"] < 0.001 else f"p = {row['r_p']:.3f}"
-    return estimate(row, "r", _OF_ONE, note=p)
+    p = "" if row["r_p"] is None else ", p < 0.001" if row["r_p"] < 0.001 else f", p = {row['r_p']:.3f}"
+    return estimate(row, "r", _OF_ONE, beside=p)
 
 
-def estimate(row: Row, name: str, digits: int, *, ends: str | None = None, sign: bool = False, note: str = "") -> Html:
+def estimate(
+    row: Row, name: str, digits: int, *, ends: str | None = None, sign: bool = False, beside: str = ""
+) -> Html:
     """A figure, below it its interval and in parentheses that by persons; `ends` is the intervals' prefix."""
     value = row[name]
     prefix = f"{name}_" if ends is None else ends
-    lines = [_interval(row, prefix, suffix, digits) for suffix in ("", "_clustered") if value is not None]
-    small = "".join(f"<small>{escape(line)}</small>" for line in (*lines, note) if line)
-    shown = MISSING if value is None else number(value, digits, sign=sign)
+    lines = [interval(row, prefix, suffix, digits) for suffix in ("", "_clustered") if value is not None]
+    small = "".join(f"<small>{escape(line)}</small>" for line in lines if line)
+    shown = MISSING if value is None else number(value, digits, sign=sign) + escape(beside)
     return Html(f'<span class="e">{shown}{small}</span>')
 
 
-def _interval(row: Row, prefix: str, suffix: str, digits: int) -> str:
+def interval(row: Row, prefix: str, suffix: str, digits: int) -> str:
+    """Lower to upper end; that by persons in parentheses; nothing where there is none."""
     low, high = row[f"{prefix}low{suffix}"], row[f"{prefix}high{suffix}"]
     if low is None or high is None:
         return ""

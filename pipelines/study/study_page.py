@@ -11,11 +11,12 @@ from typing import Final
 
 from cohort.agreement.rows import SLICE_BINS
 from cohort.reasons import REASONS
+from cohort.terms import MUSCLES
 from pipelines.report_page import STYLE, Cell, Html, table
 from pipelines.study.agreement_figures import DIGITS, LABELS
 from pipelines.study.overlap_figures import KINDS
 from pipelines.study.paper import paper_figures
-from pipelines.study.plot_style import in_words
+from pipelines.study.plot_style import DPI, in_words
 from pipelines.study.study_cells import (
     MISSING,
     OVERLAP_HEAD,
@@ -23,8 +24,10 @@ from pipelines.study.study_cells import (
     WHY,
     agreement_cells,
     agreement_head,
-    estimate,
+    interval,
+    number,
     overlap_cells,
+    unit_text,
     why,
 )
 from pipelines.study.study_data import Comparison, Row, StudyData
@@ -118,8 +121,9 @@ def _paper_note(data: StudyData) -> str:
         '<p class="note"><b>The column Hess 2023</b> holds the figures of that paper: of other patients, scanners and '
         "readers, so they say what is usual, not what was to be reached. An asterisk marks figures that are "
         "only known as quoted elsewhere and were not checked in the paper; an empty cell means that no figure is known "
-        "here. The numbers of the tables follow the paper's, their division is our own. Its loads are those of "
-        f"60° flexion with 5 kg in each hand. Of its abstract: {escape(abstract)}.</p>"
+        "here. The numbers of the tables follow the paper's, their division is our own; its "
+        "figures of loads stand beside the posture that it computes, 60° flexion with 5 kg in each hand. Its abstract "
+        f"says: {escape(abstract)}.</p>"
     )
 
 
@@ -136,52 +140,68 @@ def _splits(data: StudyData) -> Iterator[str]:
 
 def _overview(report: Report) -> Iterator[str]:
     """A line for each figure, a column for each comparison: readers among themselves beside networks."""
-    rows = report.tables["overview"].rows
-    found: dict[tuple[str, str, str], dict[Comparison, Row]] = {}
-    for row in rows:
-        here = found.setdefault((row["what"], row["statistic"], row["unit"]), {})
+    found: dict[tuple[str, str], dict[Comparison, Row]] = {}
+    for row in report.tables["overview"].rows:
+        statistic = _STATISTICS[row["statistic"]] + (f", {unit_text(row['unit'])}" if row["unit"] else "")
+        here = found.setdefault((_what(row["what"]), statistic), {})
         here[Comparison(row["first_reader"], row["second_reader"])] = row
-    lines = [
-        (_what(what), _STATISTICS[statistic], *(_overview_cell(of.get(one), unit) for one in report.data.comparisons))
-        for (what, statistic, unit), of in found.items()
-    ]
-    head = ("", "", *(f"#{one.title}" for one in report.data.comparisons))
-    yield "<h2>Overview</h2>" + table(head, lines)
+    compared = report.data.comparisons
+    lines, before = [], ""
+    for (what, statistic), of in found.items():
+        lines.append(("" if what == before else what, statistic, *(_overview_cell(of.get(one)) for one in compared)))
+        before = what
+    yield "<h2>Overview</h2>" + table(("", "", *(f"#{one.title}" for one in compared)), lines)
+    yield '<p class="note">In parentheses: 95 % intervals by persons; after them values / persons.</p>'
 
 
-def _overview_cell(row: Row | None, unit: str) -> Html:
+def _overview_cell(row: Row | None) -> Html:
+    """On one line: with the interval that is to be believed."""
     if row is None:
         return Html(MISSING)
-    shown = f"n = {row['n']} of {row['n_persons']} persons" if row["value"] is not None else why(row)
-    return estimate(row, "value", DIGITS.get(unit, 3), ends="", note=shown)
+    if row["value"] is None:
+        return Html(f"{MISSING} <small>{escape(why(row))}</small>")
+    digits = DIGITS.get(row["unit"], 3)
+    between = interval(row, "", "_clustered", digits)
+    counts = f"<small>{row['n']} / {row['n_persons']}</small>"
+    return Html(f"<b>{number(row['value'], digits)}</b> {between or '(no interval)'} {counts}")
 
 
 def _what(what: str) -> str:
-    return ", ".join(LABELS.get(part, in_words(KINDS.get(part, part))) for part in what.split(", "))
+    """Names as people write them; those of tasks as in tables and configuration."""
+    known = {**LABELS, **KINDS, **{muscle: in_words(muscle) for muscle in MUSCLES}}
+    return ", ".join(known.get(part, part) for part in what.split(", "))
 
 
 def _comparison(report: Report, comparison: Comparison) -> Iterator[str]:
     """Figure 3, tables 3 to 5, figure 4, then tables 6 to 8, each with its figures."""
     drawn = report.pictures[comparison]
-    pictures = {number: [one for one in drawn if one.number.startswith(number)] for number in "3456"}
+    pictures = {digit: [one for one in drawn if one.number.startswith(digit)] for digit in "3456"}
     yield from map(_figure, pictures["3"])
-    for number in (3, 4, 5):
-        yield _overlap_table(report.tables[NAMES[number]], comparison, number)
+    for k in (3, 4, 5):
+        yield _overlap_table(report.tables[NAMES[k]], comparison, k)
     yield from map(_figure, pictures["4"])
-    for number, figures in ((6, pictures["5"][:1]), (7, pictures["5"][1:]), (8, pictures["6"])):
-        yield _agreement_table(report.tables[NAMES[number]], comparison, f"Table {number}")
+    heights = [one for one in pictures["5"] if one.number == "5a"]
+    areas = [one for one in pictures["5"] if one.number == "5b"]
+    for k, figures in ((6, heights), (7, areas), (8, pictures["6"])):
+        yield _agreement_table(report.tables[NAMES[k]], comparison, f"Table {k}")
         yield from map(_figure, figures)
     others = report.tables["table-s1-other-measures"]
     if others.of(comparison):
         yield _agreement_table(others, comparison, "Table S1")
 
 
+_CSS_DPI: Final = 112
+"""Pixels of the page to an inch of a figure: a little more than on paper."""
+
+
 def _figure(picture: Picture) -> str:
     png = next(path for path in picture.paths if path.suffix == ".png")
-    data = base64.b64encode(png.read_bytes()).decode("ascii")
+    content = png.read_bytes()
+    data = base64.b64encode(content).decode("ascii")
+    width = round(int.from_bytes(content[16:20]) / DPI * _CSS_DPI)  # of the PNG header
     what = escape(f"{picture.what[0].upper()}{picture.what[1:]}")
     return (
-        f'<figure><img alt="{what}" src="data:image/png;base64,{data}">'
+        f'<figure><img alt="{what}" width="{width}" src="data:image/png;base64,{data}">'
         f"<figcaption><b>Figure {picture.number}.</b> {what}. {_CAPTIONS[picture.number[0]]}</figcaption></figure>"
     )
 
