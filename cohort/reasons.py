@@ -137,7 +137,6 @@ AGREEMENT_REASONS: Final[dict[str, str]] = {
     "no_common_slices": "The two readers looked at no slice in common.",
     "not_measured": "The masks of one reader, or of both, do not give this quantity.",
     "levels_differ": "The two readers name the vertebrae differently: what depends on names is not compared.",
-    "slices_differ": "The two readings are of two slices: each is the nearest to the disc in that reader's masks.",
     "no_pairs": "There is no pair of values in this group.",
     "too_few_pairs": "Fewer than three pairs have no correlation, and one pair has no interval.",
     "too_few_persons": "The pairs come from too few persons for an interval by persons.",

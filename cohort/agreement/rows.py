@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 
 import pyarrow as pa
 
@@ -16,6 +16,15 @@ from cohort.tables.schema import as_table
 
 SLICE_BINS: Final = 10
 """Parts of equal length into which the way through a stack is divided (own choice)."""
+
+
+class Readers(TypedDict):
+    """Whose exam rows are of, and by whom: columns that `pairs` and `overlaps` share."""
+
+    exam_id: str
+    subject_id: str | None
+    first_reader: str
+    second_reader: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,11 +43,12 @@ class PairRow:
     task: str | None = optional("task of a load, for example standing")
     first_reader: str = column("code of a reader; automatic: the networks")
     second_reader: str = column("code of another reader, or automatic")
-    first: float | None = optional("value by the first reader's masks; null where reason says why there is no pair")
+    first: float | None = optional("value by the first reader's masks; null where refused or not measured")
     second: float | None = optional("value by the second reader's masks; null as first")
     unit: str = column("mm, cm2, deg or N")
-    flags: str | None = optional("reason codes that either measurement carries beside its value, joined by '+'")
-    reason: str | None = optional("null, or the code that says why there is no pair")
+    reason: str | None = optional(
+        "null, or the codes that say why this is no pair, joined by '+': a value that is flagged stays, and is not used"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

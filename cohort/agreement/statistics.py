@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 
 from cohort.agreement.bland_altman import Interval, Values, bland_altman, mean_absolute_error
 from cohort.agreement.by_person import FEWEST_PERSONS, Ends, intervals_by_person
 from cohort.agreement.correlation import Correlation, correlation, intraclass
-from cohort.agreement.rows import AgreementRow, PairRow
+from cohort.agreement.rows import AgreementRow, OverlapRow, PairRow
+
+Row = TypeVar("Row", PairRow, OverlapRow)
 
 GROUPS: Final[tuple[tuple[str, ...], ...]] = ((), ("level",), ("muscle",), ("muscle", "side"), ("muscle", "level"))
 """Columns of `pairs` that are kept apart in a group; what is not named is taken together."""
@@ -26,28 +28,33 @@ def agreement_rows(pairs: Sequence[PairRow]) -> list[AgreementRow]:
     return [
         _agreement_row(dict(key), group)
         for columns in GROUPS
-        for key, group in _grouped(pairs, columns).items()
+        for key, group in grouped(pairs, (*_ALWAYS, *columns)).items()
         if all(value is not None for name, value in key if name in columns)
     ]
-
-
-def _grouped(pairs: Sequence[PairRow], columns: Sequence[str]) -> dict[tuple[tuple[str, Any], ...], list[PairRow]]:
-    groups: defaultdict[tuple[tuple[str, Any], ...], list[PairRow]] = defaultdict(list)
-    for pair in pairs:
-        groups[tuple((name, getattr(pair, name)) for name in (*_ALWAYS, *columns))].append(pair)
-    return groups
 
 
 def _agreement_row(key: Mapping[str, Any], group: Sequence[PairRow]) -> AgreementRow:
     used = [pair for pair in group if pair.reason is None]
     first, second = (np.array([getattr(pair, name) for pair in used], dtype=np.float64) for name in ("first", "second"))
     persons = [person_of(pair) for pair in used]
-    found = statistics(first, second, persons)
-    counts = {"n": len(used), "n_without": len(group) - len(used), "n_persons": len(set(persons))}
-    return AgreementRow(**key, **found, **counts)
+    return AgreementRow(
+        **key,
+        **statistics(first, second, persons),
+        n=len(used),
+        n_without=len(group) - len(used),
+        n_persons=len(set(persons)),
+    )
 
 
-def person_of(row: Any) -> str:
+def grouped(rows: Sequence[Row], columns: Sequence[str]) -> dict[tuple[tuple[str, Any], ...], list[Row]]:
+    """Rows by their values of some columns, as ((column, value), ...); groups in the order of their first row."""
+    groups: defaultdict[tuple[tuple[str, Any], ...], list[Row]] = defaultdict(list)
+    for row in rows:
+        groups[tuple((name, getattr(row, name)) for name in columns)].append(row)
+    return groups
+
+
+def person_of(row: PairRow | OverlapRow) -> str:
     """Whose a row is: the person's pseudonym, or the exam's where the person is not known."""
     return row.subject_id or f"exam {row.exam_id}"
 
