@@ -58,7 +58,7 @@ def _exams(made: MadeStudy) -> Iterator[tuple[np.random.Generator, dict[str, Any
     for number, (first, second) in enumerate(made.comparisons):
         for k in range(made.n_exams):
             random = np.random.default_rng([number, k])
-            person = f"subject{k // 2 if k > 3 else k}"
+            person = f"subject{k if k < 8 else 4 + k // 2}"
             yield random, {"exam_id": exam(k), "subject_id": person, "first_reader": first, "second_reader": second}
 
 

@@ -13,12 +13,14 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from pipelines.study.plot_style import BAND, MANY_POINTS, in_words, looks, say_why
+from pipelines.study.plot_style import BAND, MANY_POINTS, in_words, looks, say_why, say_why_briefly
 from pipelines.study.study_data import Comparison, Row, StudyData, of_comparison, rows_of
 from pipelines.study.study_tables import AREA, COMPRESSION, DISC_HEIGHT, LOAD_UNIT, agreement_place
 
 WIDTH_IN: Final = 2.55
 HEIGHT_IN: Final = 2.25
+CROWDED: Final = 150
+"""Points of a panel from which on they are drawn smaller."""
 DIGITS: Final = {"mm": 2, "deg": 1, "cm2": 3, "N": 0}
 """Unit -> decimals."""
 LABELS: Final = {
@@ -137,7 +139,7 @@ def _scatter(axis: Any, panel: Panel, plot: AgreementPlot, comparison: Compariso
         return
     _draw(axis, points, points["first"], points["second"], styles)
     low, high = (float(f(f(points["first"]), f(points["second"]))) for f in (min, max))
-    margin = 0.06 * (high - low) or 0.05 * abs(high) or 1.0
+    margin = max(0.06 * (high - low), 0.02 * abs(high)) or 1.0
     ends = (low - margin, high + margin)
     axis.plot(ends, ends, color="0.3", linewidth=0.9, linestyle="--", label="x = y", zorder=1)
     axis.set(xlim=ends, ylim=ends)
@@ -153,30 +155,44 @@ def _bland_altman(axis: Any, panel: Panel, plot: AgreementPlot, comparison: Comp
     if points.empty:
         _nothing(axis, row)
         return
-    _draw(axis, points, (points["first"] + points["second"]) / 2, points["second"] - points["first"], styles)
+    differences = points["second"] - points["first"]
+    _draw(axis, points, (points["first"] + points["second"]) / 2, differences, styles)
     axis.axhline(0.0, color="0.6", linewidth=0.8, linestyle=":")
-    for name, label, dashes in (
-        ("bias", "bias", "-"),
-        ("lower_limit", "limits of agreement", "--"),
-        ("upper_limit", "limits of agreement", "--"),
-    ):
+    for name, (label, dashes) in _LINES.items():
         _line(axis, row, name, label, dashes)
     axis.set_title(_limits(row))
-    axis.margins(x=0.08, y=0.12)
+    axis.margins(x=0.08)
+    axis.set_ylim(_room([*differences, *(row[name] for name in _LINES if row[name] is not None)]))
     if row["lower_limit"] is None:
-        say_why(axis, row["reason"], at=(0.5, 0.85))
+        say_why_briefly(axis, "no limits", row["reason"])
+
+
+_LINES: Final = {
+    "bias": ("bias", "-"),
+    "lower_limit": ("limits of agreement", "--"),
+    "upper_limit": ("limits of agreement", "--"),
+}
+"""Statistic -> its name in the legend, and its line."""
+
+
+def _room(values: Sequence[float]) -> tuple[float, float]:
+    """A scale for values and lines; the intervals of very few pairs may be far wider, and are cut off."""
+    low, high = min(values), max(values)
+    margin = 0.25 * (high - low) or abs(high) or 1.0
+    return low - margin, high + margin
 
 
 def _draw(axis: Any, points: pd.DataFrame, x: Any, y: Any, styles: Looks) -> None:
+    size = 3.2 if len(points) <= CROWDED else 2.2
     for level, (marker, colour) in styles.items():
         here = (points["level"] == level).to_numpy()
         if here.any():
-            axis.plot(x[here], y[here], marker=marker, color=colour, linestyle="none", markersize=3.2,
+            axis.plot(x[here], y[here], marker=marker, color=colour, linestyle="none", markersize=size,
                       markeredgewidth=0.7, markerfacecolor="none", label=level,
                       rasterized=len(points) > MANY_POINTS)  # fmt: skip
     rest = points["level"].isna().to_numpy()
     if rest.any():
-        axis.plot(x[rest], y[rest], marker="o", color="0.35", linestyle="none", markersize=3.2, markerfacecolor="none")
+        axis.plot(x[rest], y[rest], marker="o", color="0.35", linestyle="none", markersize=size, markerfacecolor="none")
 
 
 def _line(axis: Any, row: Row, name: str, label: str, dashes: str) -> None:
@@ -188,7 +204,7 @@ def _line(axis: Any, row: Row, name: str, label: str, dashes: str) -> None:
                      label="95 % interval, pairs")  # fmt: skip
     if row[f"{name}_low_clustered"] is not None:
         ends = [row[f"{name}_low_clustered"], row[f"{name}_high_clustered"]]
-        axis.plot([1.0, 1.0], ends, color="k", linewidth=1.6, marker="_", markersize=5, clip_on=False,
+        axis.plot([0.985, 0.985], ends, color="k", linewidth=1.6, marker="_", markersize=5,
                   transform=axis.get_yaxis_transform(), label="95 % interval, persons")  # fmt: skip
 
 
@@ -199,7 +215,7 @@ def _nothing(axis: Any, row: Row) -> None:
 
 def _counts(row: Row) -> str:
     left_out = f", {row['n_without']} without" if row["n_without"] else ""
-    return f"n = {row['n']} of {row['n_persons']} persons{left_out}"
+    return f"n = {row['n']} of {row['n_persons']} person{'' if row['n_persons'] == 1 else 's'}{left_out}"
 
 
 def _correlation(row: Row) -> str:

@@ -31,6 +31,7 @@ RANKS: Final = ("worst", "median", "best")
 FIRST: Final = ("#ffe14d", "solid", 1.3)
 SECOND: Final = ("#00e5ff", "dashed", 1.3)
 """Colour, line and width of a reader's outlines; light, for dark images, and differing in dashes for print in grey."""
+OF: Final[dict[Plane, str]] = {"sagittal": "Dice of bodies and discs", "axial": "Dice of muscles"}
 TILE_IN: Final = {"sagittal": (2.9, 4.0), "axial": (2.9, 2.6)}
 
 
@@ -55,9 +56,9 @@ def examples(data: StudyData, comparison: Comparison, plane: Plane) -> list[Exam
     means = means.sort_values(kind="stable")
     n = len(means)
     places = {0: RANKS} if n == 1 else {0: RANKS[:1], n // 2: RANKS[1:2], n - 1: RANKS[2:]}
-    return [
-        Example(", ".join(ranks), str(means.index[k]), float(means.iloc[k]), n) for k, ranks in places.items() if k < n
-    ]
+    if not n:
+        return []
+    return [Example(", ".join(ranks), str(means.index[k]), float(means.iloc[k]), n) for k, ranks in places.items()]
 
 
 def example_figure(data: StudyData, comparison: Comparison, masks: Masks) -> Figure | None:
@@ -67,8 +68,9 @@ def example_figure(data: StudyData, comparison: Comparison, masks: Masks) -> Fig
     if not rows:
         return None
     heights = [TILE_IN[plane][1] for plane in rows]
-    figure = Figure(figsize=(len(RANKS) * 2.9, sum(heights) + 0.9), layout="constrained")
-    axes = figure.subplots(len(rows), len(RANKS), squeeze=False, height_ratios=heights)
+    columns = max(map(len, rows.values()))
+    figure = Figure(figsize=(columns * 2.9, sum(heights) + 0.7), layout="constrained")
+    axes = figure.subplots(len(rows), columns, squeeze=False, height_ratios=heights)
     for axis in axes.flat:
         axis.set_axis_off()
     for line, (plane, found) in zip(axes, rows.items(), strict=True):
@@ -82,7 +84,7 @@ def example_figure(data: StudyData, comparison: Comparison, masks: Masks) -> Fig
 
 def _tile(axis: Any, plane: Plane, example: Example, comparison: Comparison, masks: Masks) -> None:
     """The slice on which most of a structure is drawn, with the outlines of both."""
-    axis.set_title(f"{example.rank} of {example.n}: exam {example.exam_id[:8]}\nDice of the exam {example.dice:.3f}")
+    axis.set_title(f"{example.rank} of {example.n}: exam {example.exam_id[:8]}\n{OF[plane]} {example.dice:.3f}")
     try:
         views = [_views(masks(example.exam_id, reader), plane) for reader in (comparison.first, comparison.second)]
         index, k = _fullest(views, plane)

@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from cohort.agreement.rows import SLICE_BINS
 from cohort.terms import MUSCLES
@@ -57,9 +58,12 @@ def overlap_figure(data: StudyData, comparison: Comparison) -> Figure:
 
 def _same_scale(axes: Sequence[Any]) -> None:
     """One Dice scale for a row of panels, wide enough for all of them."""
-    low = min(axis.get_ylim()[0] for axis in axes if axis.has_data()) if any(axis.has_data() for axis in axes) else 0.0
+    lowest = [low for axis in axes if axis.lines for low in [min(line.get_ydata().min() for line in axis.lines)]]
     for axis in axes:
-        axis.set_ylim(max(0.0, low), 1.005)
+        if axis.lines:
+            axis.set_ylim(max(0.0, min(lowest) - 0.03), 1.01)
+            axis.yaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10]))
+            axis.yaxis.set_major_formatter("{x:.2f}")
 
 
 def groups_of(rows: Sequence[Row]) -> list[Row]:
@@ -135,7 +139,7 @@ def _along(axis: Any, rows: Sequence[Row], kind: str, title: str) -> None:
     axis.set(title=f"{title}, slice by slice", xlabel=ALONG[kind], xlim=(0, 1))
     lines = {name: line for name in _names(kind) if (line := _bins(rows, name))}
     if not lines:
-        axis.set(yticks=[])
+        axis.set(xticks=[], yticks=[])
         say_why(axis, "no_pairs")
         return
     for k, (name, line) in enumerate(lines.items()):

@@ -74,6 +74,13 @@ def say_why(panel: Any, reason: str | None, *, at: tuple[float, float] = (0.5, 0
                bbox={"facecolor": "white", "edgecolor": "0.6", "linewidth": 0.6, "pad": 3})  # fmt: skip
 
 
+def say_why_briefly(panel: Any, what: str, reason: str | None) -> None:
+    """Write at the top of a panel with points what it lacks, by the codes of the reason."""
+    text = f"{what}: {', '.join(in_words(code) for code in reason.split('+'))}" if reason else what
+    panel.text(0.5, 0.97, fill(text, _WIDTH), transform=panel.transAxes, ha="center", va="top", fontsize=7,
+               style="italic", bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1})  # fmt: skip
+
+
 def in_words(name: str) -> str:
     """`erector_spinae` as people write it."""
     return name.replace("_", " ")

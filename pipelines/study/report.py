@@ -17,7 +17,7 @@ from pipelines.study.overlap_figures import overlap_figure
 from pipelines.study.plot_style import save, style
 from pipelines.study.study_data import Comparison, StudyData, read_study
 from pipelines.study.study_page import Picture, Report, render
-from pipelines.study.study_tables import StudyTable, not_compared, other_measures, overview, study_tables
+from pipelines.study.study_tables import StudyTable, not_compared, other_measures, overview, paper_table, study_tables
 
 PAGE: Final = "report.html"
 TABLES: Final = "tables"
@@ -51,7 +51,7 @@ def write_study_report(folder: Path, out: Path, *, masks: Masks | None = None) -
         as `read_study` does
     """
     data = read_study(folder)
-    made = (overview(data), *study_tables(data), other_measures(data), not_compared(data))
+    made = (overview(data), *study_tables(data), other_measures(data), not_compared(data), paper_table())
     tables = {table.name: table for table in made}
     out.mkdir(parents=True, exist_ok=True)
     (out / FIGURES).mkdir(exist_ok=True)

@@ -13,7 +13,7 @@ from pipelines.study.study_data import Row
 from pipelines.study.study_tables import ALL, AREA, LOAD_UNIT
 
 MISSING: Final = "-"
-PAPER: Final = "Hess 2023"
+PAPER: Final = "Hess 2023, other patients"
 WHY: Final = "why not"
 _OF_ONE: Final = 3
 """Decimals of what lies between -1 and 1."""

@@ -118,7 +118,7 @@ def _paper_note(data: StudyData) -> str:
     read = [one for one in paper_figures() if one.table == "abstract"]
     abstract = "; ".join(f"{one.row}: {_STATISTICS[one.column]} {one.value}" for one in read)
     return (
-        '<p class="note"><b>The column Hess 2023</b> holds the figures of that paper: of other patients, scanners and '
+        '<p class="note"><b>The column of Hess 2023</b> holds figures of that paper: of other patients, scanners and '
         "readers, so they say what is usual, not what was to be reached. An asterisk marks figures that are "
         "only known as quoted elsewhere and were not checked in the paper; an empty cell means that no figure is known "
         "here. The numbers of the tables follow the paper's, their division is our own; its "

@@ -7,6 +7,7 @@ areas and of loads; `pipelines.study.paper` says what is known of the paper's ow
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -18,7 +19,7 @@ from cohort.loading.tasks import FLEXION60_5KG
 from cohort.reasons import REASONS
 from cohort.tables.schema import schema_of
 from cohort.terms import MUSCLES, SIDES
-from pipelines.study.paper import ALL, published
+from pipelines.study.paper import ALL, PaperFigure, paper_figures, published
 from pipelines.study.study_data import Comparison, Row, StudyData, of_comparison, rows_of
 
 DISC_HEIGHT: Final = "disc_height_mm"
@@ -242,3 +243,10 @@ def _overview_row(row: Row, what: str, statistic: str, unit: str, name: str, end
         **{"low": row[low], "high": row[high]},
         **{"low_clustered": row[f"{low}_clustered"], "high_clustered": row[f"{high}_clustered"]},
     }
+
+
+def paper_table() -> StudyTable:
+    """What is known of the paper's figures, with where each is from."""
+    rows = [dataclasses.asdict(one) for one in paper_figures()]
+    schema = pa.schema([(field.name, pa.string()) for field in dataclasses.fields(PaperFigure)])
+    return StudyTable("paper-figures", "Figures of Hess et al. 2023 and where they are from", rows, schema)
