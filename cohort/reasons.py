@@ -144,6 +144,44 @@ AGREEMENT_REASONS: Final[dict[str, str]] = {
     "constant_differences": "All differences are equal: the intraclass correlation has no interval.",
 }
 
+ANNOTATION_REASONS: Final[dict[str, str]] = {
+    "study_unknown": "The annotation is of an exam that the store does not hold.",
+    "series_unknown": "The annotation is of a series that the archive does not hold.",
+    "series_not_chosen": "The annotation is of a series of the exam that the store did not take.",
+    "slice_unknown": "The annotated image or slice number does not exist in the stack.",
+    "frame_of_reference_differs": "The mask names another frame of reference than the stack.",
+    "label_unknown": "The class table does not know the label; what was drawn with it is left out.",
+    "label_other_plane": "The label belongs to the other plane (a muscle on a sagittal image, a disc on an axial one).",
+    "mask_grid_differs": "Size, spacing or direction of the mask's grid are not those of the stack.",
+    "mask_shifted": "The mask lies beside its place in the stack.",
+    "mask_mirrored": "The mask is a mirror image of its place in the stack.",
+    "mask_off_picture": "The outlines follow the picture clearly better once the mask is mirrored or shifted.",
+    "mask_unreadable": "The mask or annotation file cannot be read.",
+    "mask_not_whole_numbers": "The mask holds values that are not whole numbers: probabilities or a resampled mask.",
+    "annotation_empty": "Nothing is drawn: a mask or shape without a single pixel.",
+    "annotation_malformed": "The shape has no usable coordinates.",
+    "annotation_outside": "A part of the shape lies outside the image.",
+    "polygon_crosses_itself": "The outline crosses itself; it is refused where its area is ambiguous.",
+    "labels_overlap": "Two labels claim one pixel; the one drawn later has it.",
+    "slice_in_doubt": "A shape on this slice was refused, so what is drawn there is incomplete: the slice is not used.",
+    "body_cut_off": "The vertebral body touches the border of the image: not wholly in view, left out.",
+    "below_s1": "The structure lies below S1 and is left out.",
+    "pedicle_suspected": "The mask of a vertebral body has a stalk at its back as thick as a pedicle.",
+    "exam_incomplete": "Fewer than half of the discs from T11-T12 to L5-S1 are annotated.",
+    "sides_swapped": "Muscles labelled left lie to the right of those labelled right.",
+    "levels_out_of_order": "Named levels do not follow each other from cranial to caudal.",
+}
+
+SPLIT_REASONS: Final[dict[str, str]] = {
+    "not_annotated": "No reader drew anything for this network on the exam: it is in no part of the network's split.",
+    "no_exam_store": "The exam's images are not in the store any more (or not in its tables): it is in no part.",
+    "annotation_misfit": "An annotation is damaged, or was drawn on other images than the store has now.",
+    "too_few_patients": "Too few patients to have one in every part: the network is not split.",
+    "same_images": "Exams of different patients hold an equal image: these patients are taken for one.",
+    "one_slice": "Readers drew on a single slice of the exam for this network.",
+    "rare_stratum": "The stratum (sex and vendor) has fewer patients than parts: some part has none of it.",
+}
+
 RUN_REASONS: Final[dict[str, str]] = {
     "change_held": "New weights, code or base models changed numbers; the new ones wait to be accepted.",
     "worker_killed": "The worker process died while it worked on this exam alone.",
@@ -160,5 +198,7 @@ REASONS: Final[dict[str, str]] = {
     **ANATOMY_REASONS,
     **LOADING_REASONS,
     **AGREEMENT_REASONS,
+    **ANNOTATION_REASONS,
+    **SPLIT_REASONS,
     **RUN_REASONS,
 }

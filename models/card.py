@@ -98,7 +98,7 @@ Two-dimensional V-Net (Milletari et al. 2016) for {contract.plane} slices; one s
 
 _SAID_ELSEWHERE: Final = frozenset(
     "name plane classes weights_sha256 training_data trained_on phantom_dice annotated_dice credit "
-    "annotated_patients".split()
+    "annotated_patients study".split()
 )
 
 
@@ -109,17 +109,24 @@ def _configuration(contract: NetworkContract) -> str:
 
 
 def _training(contract: NetworkContract, *, shipped: bool) -> str:
-    learned = f" and from real slices of {contract.credit}" if contract.credit else " alone"
-    texts = [f"It has learned from a parametric phantom{learned}."]
+    texts = [_learned_from(contract)]
     if shipped:
         texts.append(_CHOSEN_WITH_REAL if contract.credit else _CHOSEN_BY_PHANTOM)
     lines = ["## Training", "", fill(" ".join(texts), WIDTH), ""]
-    if patients := contract.annotated_patients:
+    if contract.study:
+        lines += ["| | |", "|---|---|", *(f"| {what} | {text} |" for what, text in contract.study.items()), ""]
+    elif patients := contract.annotated_patients:
         rows = (f"{part}: {len(numbers)} patients, {', '.join(numbers)}" for part, numbers in patients.items())
         lines += [*(fill(row, WIDTH, initial_indent="- ", subsequent_indent="  ") for row in rows), ""]
     lines += _dice_table("held-back phantom subjects", contract.phantom_dice)
     lines += _dice_table("real slices of the validation patients", contract.annotated_dice)
     return "\n".join(lines)
+
+
+def _learned_from(contract: NetworkContract) -> str:
+    sources = ["a parametric phantom"] if "phantom" in contract.training_data or not contract.credit else []
+    sources += [f"real slices of {contract.credit}"] if contract.credit else []
+    return f"It has learned from {' and from '.join(sources)}{' alone' if len(sources) == 1 else ''}."
 
 
 _CHOSEN_BY_PHANTOM: Final = "Choices were made by Dice on held-back phantom subjects."
@@ -193,11 +200,24 @@ def _counts(contract: NetworkContract, results: Mapping[str, Any]) -> list[str]:
 
 
 def _limits(contract: NetworkContract, *, shipped: bool) -> str:
+    if contract.study:
+        return "\n".join(["## Limits", "", *(_item(text) for text in (_ALWAYS[0], *_OF_STUDY)), ""])
     texts = [*_ALWAYS, *(_OF_CLASS[name] for name in contract.classes if name in _OF_CLASS)]
     if shipped:
         texts += [_NOT_FITTED, *([_T2_ONLY] if contract.credit and contract.plane == "sagittal" else [])]
-    items = [fill(text, WIDTH, initial_indent="- ", subsequent_indent="  ") for text in texts]
-    return "\n".join(["## Limits", "", *items, ""])
+    return "\n".join(["## Limits", "", *map(_item, texts), ""])
+
+
+def _item(text: str) -> str:
+    return fill(text, WIDTH, initial_indent="- ", subsequent_indent="  ")
+
+
+_OF_STUDY: Final = (
+    "Dice above is that of the validation part, by which the share of the learned weights was chosen where weights "
+    "were averaged; that of the test part, which was not read, is in the report of the study.",
+    "The masks of the readers are taken as they drew them. n counts slices, and slices of one person are alike.",
+    "Other scanners, protocols and findings than those of the annotated exams are where it fails first.",
+)
 
 
 _ALWAYS: Final = (

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Protocol
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -140,7 +140,20 @@ class Segmentation:
 # -- before the network ------------------------------------------------------------------------------------------------
 
 
-def network_size(stack: ImageStack, contract: NetworkContract) -> Size:
+class TakesSlices(Protocol):
+    """How a network, trained or to be trained, is given slices."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def plane(self) -> str: ...
+    @property
+    def spacing_mm(self) -> float: ...
+    @property
+    def max_side_px(self) -> int: ...
+
+
+def network_size(stack: ImageStack, contract: TakesSlices) -> Size:
     """Rows and columns of a stack's slices at the contract's spacing, in standing order; coarser where the longer side
     would exceed the contract's.
 

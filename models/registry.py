@@ -63,6 +63,8 @@ class NetworkContract:
     none."""
     annotated_patients: dict[str, list[str]] = field(default_factory=dict)
     """training and validation -> numbers of the patients of those slices."""
+    study: dict[str, str] = field(default_factory=dict)
+    """Of a network trained on annotated exams: what -> in words, as the card says it (split, seed, counts, ...)."""
 
     @property
     def config(self) -> VNetConfig:
@@ -162,10 +164,16 @@ def _faults(contract: NetworkContract) -> Iterator[str]:
     smallest = 2**contract.config.levels
     if type(contract.max_side_px) is not int or contract.max_side_px < smallest:
         yield f"max_side_px {contract.max_side_px!r}, at least {smallest} are needed at {contract.levels} levels"
+    if not _is_facts(contract.study):
+        yield "study is text by what it is of"
     if not _is_patients(contract.annotated_patients):
         yield "annotated_patients are lists of patient numbers in quotes, by part"
     if not isinstance(contract.weights_sha256, str) or not re.fullmatch("[0-9a-f]{64}", contract.weights_sha256):
         yield "weights_sha256 is 64 lower-case hexadecimal digits (sha256sum NAME.safetensors)"
+
+
+def _is_facts(value: object) -> bool:
+    return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
 
 
 def _is_patients(value: object) -> bool:

@@ -53,7 +53,7 @@ COMMANDS: Final = (
     *(scan, run_command, nightly, status, report, changes),
     *(sql, schema, export),
     *(fsck, gc, compact, migrate),
-    *(train, study, validate, phantom_dicom),
+    *(train, validate, study, phantom_dicom),
 )
 for command in COMMANDS:
     main.add_command(command)

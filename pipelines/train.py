@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import platform
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final
 
 import torch
 
@@ -26,18 +26,15 @@ from models.training.checkpoint import NAME as CHECKPOINT
 from models.training.config import TrainingConfig, read_config
 from models.training.learner import fitting_weights
 from models.training.loop import Trained, train
+from models.training.mixing import require_same_shape
 from models.training.pool import PoolPlan, make_pool
-from models.training.start import Start, read_start, write_start
+from models.training.start import Start, read_start, read_start_weights, write_start
 from pipelines.lock import only_run
-
-MAX_SIDE: Final = {"sagittal": 1.5, "axial": 1.0}
-"""Longest side given to a network, in sides of the slices it has learned from. Axial slices of the whole trunk are only
-seen coarsely in training (256 px of up to 1.7 mm), so they are given that way. On sagittal slices what matters is
-local, and a larger field of view keeps the training spacing."""
+from pipelines.study.annotated_store import AnnotatedStore
 
 
 def train_network(
-    name_or_path: str,
+    name_or_path: str | TrainingConfig,
     *,
     folder: Path,
     output: Path,
@@ -45,9 +42,10 @@ def train_network(
     processes: int,
     report: Callable[[str], None],
     slices: Path | None = None,
+    annotations: AnnotatedStore | None = None,
     tensorboard: bool = False,
 ) -> NetworkContract:
-    """Train a network from a configuration.
+    """Train a network from a configuration: of this name, in this file, or as it is.
 
     Parameters
     ----------
@@ -57,6 +55,7 @@ def train_network(
     device : cpu or cuda
     processes : for making the pool
     slices : folder of annotated slices (`models.training.annotated`), if the configuration wants a share of them
+    annotations : or a store of annotated exams with its split; the exams of the test part are not read
     tensorboard : write curves as TensorBoard events too
 
     Raises
@@ -66,19 +65,22 @@ def train_network(
         loss is not finite; if another training works in the same folder, or writes a network of this name to the same
         output
     """
-    config = read_config(name_or_path)
-    _check_possible(config, slices, tensorboard)
-    annotated = _annotated(config, slices) if slices and config.annotated_share else None
+    config = read_config(name_or_path) if isinstance(name_or_path, str) else name_or_path
+    _check_possible(config, slices, annotations, tensorboard)
     checkpoints = folder / f"{config.name}-{config.sha256[:8]}"
     start, weights = _start(config, output, checkpoints)
+    divided = annotations.divided(config) if annotations else None
+    if divided:
+        divided.require_unseen(start.annotated_patients)
+    annotated = divided.read(config, report) if divided else _annotated(config, slices) if slices else None
     with only_run(output / f".training-{config.name}"), only_run(checkpoints):
         sweep_temporary(checkpoints, older_than_s=0.0)
-        if weights is not None:
-            write_start(checkpoints, start)
+        if weights is not None and not (checkpoints / CHECKPOINT).exists():
+            write_start(checkpoints, start, weights if config.mix_with_start else None)
         _mention_others(checkpoints, report)
         trained = train(
             config,
-            _pool(config, folder, processes, report),
+            _pool(config, folder, processes, report) if config.pool_subjects else None,
             checkpoints,
             device=device,
             report=report,
@@ -87,7 +89,11 @@ def train_network(
             start_sha256=start.weights_sha256,
             tensorboard=tensorboard,
         )
-        contract = save_network(output, _contract(config, trained, start, annotated), trained.weights)
+        contract = _contract(config, trained, start, annotated)
+        if divided and annotated:
+            study = {**divided.facts(config, annotated), **_mixing_facts(trained)}
+            contract = dataclasses.replace(contract, study=study)
+        contract = save_network(output, contract, trained.weights)
         write_card(output, contract)
     report(f"{config.name}: written to {output.name}/{config.name}.safetensors")
     return contract
@@ -101,12 +107,20 @@ def _pool(config: TrainingConfig, folder: Path, processes: int, report: Callable
     return folder / plan.name
 
 
-def _check_possible(config: TrainingConfig, slices: Path | None, tensorboard: bool) -> None:
+def _check_possible(
+    config: TrainingConfig, slices: Path | None, annotations: AnnotatedStore | None, tensorboard: bool
+) -> None:
     """Refuse what would fail after hours."""
-    if config.annotated_share and slices is None:
-        raise ConfigurationError(f"{config.name} learns from annotated slices: name their folder with --slices")
-    if slices is not None and not config.annotated_share:
-        raise ConfigurationError(f"--slices is of no use to {config.name}: set annotated_share in its configuration")
+    given = [name for name, value in (("--slices", slices), ("--annotations", annotations)) if value is not None]
+    if len(given) > 1:
+        raise ConfigurationError("--slices and --annotations: a training learns from one of them")
+    if config.annotated_share and not given:
+        raise ConfigurationError(
+            f"{config.name} learns from annotated slices: name their folder with --slices, or the store with "
+            "--annotations"
+        )
+    if given and not config.annotated_share:
+        raise ConfigurationError(f"{given[0]} is of no use to {config.name}: set annotated_share in its configuration")
     if tensorboard and find_spec("tensorboard") is None:
         raise ConfigurationError("--tensorboard needs a package: pip install 'lumbar-cohort[tensorboard]'")
 
@@ -130,35 +144,47 @@ def _annotated(config: TrainingConfig, folder: Path) -> Annotated:
 
 def _start(config: TrainingConfig, output: Path, checkpoints: Path) -> tuple[Start, dict[str, torch.Tensor] | None]:
     """What the training starts from: a network trained before, else the shipped one; and its weights, which a
-    checkpoint has no need of."""
+    checkpoint has no need of unless they are mixed in at the end."""
     if not config.start_from:
         return Start(), None
     own, result = output / f"{config.start_from}.json", output / f"{config.name}.json"
     path = find_contract(str(own) if own.exists() else config.start_from)
     goes_on = (checkpoints / CHECKPOINT).exists()
     if goes_on and path.resolve() == result.resolve():  # this training may have replaced what it started from
-        return read_start(checkpoints), None
+        return read_start(checkpoints), read_start_weights(checkpoints) if config.mix_with_start else None
     contract = read_contract(str(path))
     if goes_on:
-        return Start.of(contract), None
+        return Start.of(contract), read_start_weights(checkpoints) if config.mix_with_start else None
     weights = dict(load_network(str(path), contract.weights_sha256, "cpu").state_dict())
+    if config.mix_with_start:
+        require_same_shape(config, weights)
     fitting_weights(config, weights)
     return Start.of(contract), weights
 
 
+def _mixing_facts(trained: Trained) -> dict[str, str]:
+    if trained.mixed is None:
+        return {}
+    mixed = trained.mixed
+    dice = ", ".join(f"{share:g}: {value:.3f}" for share, value in mixed.dice.items())
+    return {"weight averaging": f"share of the learned weights: mean Dice on the validation part, {dice}"}
+
+
 def _contract(config: TrainingConfig, trained: Trained, start: Start, annotated: Annotated | None) -> NetworkContract:
-    learned = (
-        f"phantom version {trained.phantom_version}, {config.pool_subjects} subjects, {config.iterations} iterations"
-    )
+    learned = f"{config.iterations} iterations"
+    if trained.phantom_version is not None:
+        learned = f"phantom version {trained.phantom_version}, {config.pool_subjects} subjects, {learned}"
     if config.annotated_share:
         learned += f", {config.annotated_share:.0%} of each batch real slices of {config.annotated_credit}"
+    if trained.mixed:
+        learned += f", of which {trained.mixed.share:.0%} are mixed with the weights before (WiSE-FT)"
     credits = [*start.credit.split("; "), config.annotated_credit if config.annotated_share else ""]
     return NetworkContract(
         name=config.name,
         plane=config.plane,
         classes=config.classes,
         spacing_mm=config.spacing_mm,
-        max_side_px=round(MAX_SIDE[config.plane] * config.size_px),
+        max_side_px=config.max_side_px,
         levels=config.levels,
         base_channels=config.base_channels,
         activation=config.activation,

@@ -44,7 +44,8 @@ SMALL = MadeStudy(n_exams=9, tasks=("flexion60_5kg",))
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = write_study(tmp_path_factory.mktemp("agreement"), SMALL)
     (folder / "splits.csv").write_text(
-        "split,part,exam_id,subject_id\nshared,train,a,p\nshared,train,b,p\nshared,holdout,c,q\n"
+        "split,network,part,exam_id,subject_id\n"
+        "shared,disc,train,a,p\nshared,disc,train,b,p\nshared,disc,test,c,q\nshared,disc,,d,q\n"
     )
     return folder
 
@@ -149,7 +150,7 @@ def test_the_page_needs_nothing_else_and_tells_no_path(written: WrittenReport, p
 
 
 def test_splits_are_counted_by_exam_and_person(page: str) -> None:
-    assert "shared holdout 1 1 shared train 2 1" in words(page)
+    assert "shared disc test 1 1 shared disc train 2 1" in words(page)
 
 
 def test_comparisons_stand_side_by_side_in_the_overview(page: str, written: WrittenReport) -> None:
@@ -318,7 +319,7 @@ def test_folders_that_are_no_study_are_refused(folder: Path, tmp_path: Path) -> 
     (folder / "splits.csv").rename(tmp_path / "kept.csv")
     try:
         (folder / "splits.csv").write_text("split,part\n")
-        with pytest.raises(ConfigurationError, match=r"splits\.csv has no column exam_id, subject_id"):
+        with pytest.raises(ConfigurationError, match=r"splits\.csv has no column network, exam_id, subject_id"):
             read_study(folder)
     finally:
         (tmp_path / "kept.csv").replace(folder / "splits.csv")

@@ -83,7 +83,7 @@ class Annotation:
         digest = hashlib.sha256(json.dumps(_attributes(self), sort_keys=True).encode())
         for name, values in sorted(self._arrays()):
             digest.update(f"{name}{values.shape}".encode())
-            digest.update(np.ascontiguousarray(values))
+            digest.update(values.tobytes())
         return digest.hexdigest()
 
     def _arrays(self) -> Iterator[tuple[str, npt.NDArray[np.uint8]]]:

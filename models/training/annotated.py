@@ -16,7 +16,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Protocol
 
 import cv2
 import numpy as np
@@ -52,6 +52,36 @@ SHARES: Final[tuple[tuple[Part, int], ...]] = (("training", 5), ("validation", 7
 """Upper tenths: half of the patients for training, a fifth for choosing between networks, the rest for the score."""
 
 
+class RealSlices(Protocol):
+    """Normalised slices of patients on one grid, and what is known of them."""
+
+    @property
+    def images(self) -> npt.NDArray[np.float16]:
+        """[n, row, column]."""
+
+    @property
+    def regions(self) -> npt.NDArray[np.uint8] | None:
+        """[n, row, column] where slices are given a new contrast (`models.training.augment.recolour`), else None."""
+
+    @property
+    def patients(self) -> tuple[str, ...]:
+        """Of each slice."""
+
+    @property
+    def content(self) -> tuple[npt.NDArray[Any], ...]:
+        """All arrays that a training depends on."""
+
+    @property
+    def described(self) -> str:
+        """How many there are, in words."""
+
+    def targets(self, classes: tuple[str, ...]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+        """Masks and known pixels, each [n, class, row, column] 0 or 1."""
+
+    def take(self, index: npt.NDArray[np.int64]) -> RealSlices:
+        """Some of the slices."""
+
+
 @dataclass(frozen=True, eq=False)
 class AnnotatedSlices:
     """Normalised slices on one grid, with what is labelled on them."""
@@ -62,8 +92,22 @@ class AnnotatedSlices:
     """[n, row, column] 0 elsewhere, VERTEBRA (posterior elements), DISC, CANAL, BODY, UNSURE or a muscle's."""
     patients: tuple[str, ...]
 
+    @property
+    def described(self) -> str:
+        """As in `RealSlices`."""
+        return f"{len(self.patients)} slices of {len(set(self.patients))} patients"
+
+    @property
+    def content(self) -> tuple[npt.NDArray[Any], ...]:
+        """As in `RealSlices`."""
+        return self.images, self.regions, np.array(self.patients, "U")
+
+    def take(self, index: npt.NDArray[np.int64]) -> AnnotatedSlices:
+        """As in `RealSlices`."""
+        return AnnotatedSlices(self.images[index], self.regions[index], tuple(self.patients[k] for k in index))
+
     def targets(self, classes: tuple[str, ...]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-        """Masks and known pixels, each [n, class, row, column] 0 or 1."""
+        """As in `RealSlices`."""
         pairs = [[_target(regions, name) for name in classes] for regions in self.regions]
         target, known = np.array(pairs, dtype=np.uint8).transpose(2, 0, 1, 3, 4)
         return target, known
@@ -71,10 +115,10 @@ class AnnotatedSlices:
 
 @dataclass(frozen=True, eq=False)
 class Annotated:
-    """What a training sees of a folder of annotated slices: the test patients are not among it."""
+    """What a training sees of annotated slices: the test patients are not among it."""
 
-    training: AnnotatedSlices
-    validation: AnnotatedSlices
+    training: RealSlices
+    validation: RealSlices
 
 
 def patient_of(path: Path) -> str:
@@ -270,10 +314,11 @@ def _on_grid(
     )
     small = cv2.resize(normalise(image), shape, interpolation=cv2.INTER_AREA)
     nearest = cv2.resize(regions, shape, interpolation=cv2.INTER_NEAREST)
-    return _centred(small, size).astype(np.float16), _centred(nearest, size)
+    return centred(small, size).astype(np.float16), centred(nearest, size)
 
 
-def _centred(image: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:
+def centred(image: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:
+    """The middle of [row, column] on a square of `size`, zero beyond the image."""
     out = np.zeros((size, size), image.dtype)
     cut = [max(n - size, 0) // 2 for n in image.shape]
     inner = image[cut[0] : cut[0] + size, cut[1] : cut[1] + size]

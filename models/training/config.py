@@ -23,6 +23,10 @@ from models.vnet import VNetConfig
 _HERE = Path(__file__).parent
 
 PLANE_CLASSES: Final = {"sagittal": SAGITTAL_CLASSES, "axial": AXIAL_CLASSES}
+MAX_SIDE: Final = {"sagittal": 1.5, "axial": 1.0}
+"""Longest side given to a network, in sides of the slices it has learned from. Axial slices of the whole trunk are only
+seen coarsely in training (256 px of up to 1.7 mm), so they are given that way. On sagittal slices what matters is
+local, and a larger field of view keeps the training spacing."""
 MOST_CHANNELS: Final = 2048
 """At the bottom of the network; the paper's largest has 256 (working value)."""
 
@@ -70,8 +74,12 @@ class TrainingConfig:
     """Name of a network whose weights are the start, as far as their shapes agree; empty for random."""
     seed: int = 0
     """Of random weights, batches and the phantom subjects to learn from."""
+    mix_with_start: bool = False
+    """Ship the weights between those of the start and those learned that are best on the real validation slices
+    (`models.training.mixing`); the start then has the shape of this network."""
     pool_subjects: int = 960
-    """Phantom subjects to learn from, two slices each; others are held back (`models.training.pool`)."""
+    """Phantom subjects to learn from, two slices each; others are held back (`models.training.pool`). 0 for no
+    phantom at all, where every slice of a batch is real."""
     annotated_share: float = 0.0
     """Share of each batch that is real annotated slices; the rest is phantom."""
     annotated_credit: str = ""
@@ -86,6 +94,11 @@ class TrainingConfig:
         """Hash of the configuration."""
         text = json.dumps(dataclasses.asdict(self), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def max_side_px(self) -> int:
+        """Longest side that is given to the network; larger fields of view are resampled more coarsely to fit it."""
+        return round(MAX_SIDE[self.plane] * self.size_px)
 
     @property
     def annotated_per_batch(self) -> int:
@@ -120,8 +133,9 @@ def _number_problems(config: TrainingConfig) -> Iterator[str]:
     for key in ("dropout", "averaging"):
         if not 0 <= getattr(config, key) < 1:
             yield f"{key} = {getattr(config, key)}: give a number from 0 to below 1"
-    if not 1 <= config.pool_subjects <= MOST_SUBJECTS:
-        yield f"pool_subjects = {config.pool_subjects}: give at least 1 and at most {MOST_SUBJECTS}"
+    if not 0 <= config.pool_subjects <= MOST_SUBJECTS:
+        known = f"pool_subjects = {config.pool_subjects}"
+        yield f"{known}: give at least 1 and at most {MOST_SUBJECTS}, or 0 for no phantom"
     if config.seed < 0:
         yield f"seed = {config.seed}: give 0 or more"
 
@@ -166,6 +180,10 @@ def _share_problems(config: TrainingConfig) -> Iterator[str]:
         yield f"annotated_share = {share} of batch = {config.batch} is no slice: give at least {1 / config.batch:g}"
     if share > 0 and not config.annotated_credit.strip():
         yield "annotated_share without annotated_credit: write source and licence of the slices, for the model card"
+    if config.pool_subjects == 0 and config.annotated_per_batch < config.batch:
+        yield "pool_subjects = 0 without annotated_share = 1: what is not real in a batch is phantom"
+    if config.mix_with_start and not (share > 0 and config.start_from):
+        yield "mix_with_start needs start_from, and an annotated_share whose validation slices choose the mixture"
 
 
 def named_configs() -> list[str]:
@@ -214,6 +232,7 @@ def _config(content: Mapping[str, Any]) -> TrainingConfig:
 
 _KINDS: Final[Mapping[Any, tuple[str, Callable[[Any], bool]]]] = {
     str: ("text in quotes", lambda value: isinstance(value, str)),
+    bool: ("true or false", lambda value: isinstance(value, bool)),
     int: ("a whole number", lambda value: type(value) is int),
     float: ("a number", lambda value: type(value) in (int, float)),
 }

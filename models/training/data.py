@@ -14,7 +14,7 @@ from torch import Tensor
 from models.phantom.acquisition import acquire, tissue_batch
 from models.phantom.mri import draw_contrast, draw_scanner, draw_weighting
 from models.preprocessing import normalise_batch
-from models.training.annotated import AnnotatedSlices
+from models.training.annotated import RealSlices
 from models.training.augment import augment, recolour
 from models.training.config import PLANE_CLASSES, TrainingConfig
 from models.training.pool import Slices, read_pool
@@ -40,10 +40,6 @@ class PhantomData:
         `rng` draws contrasts and scanners; `generator`, on the device where the batch shall be, their fields and noise.
         """
         device = generator.device
-        if not len(index):  # a batch of real slices alone
-            rows, columns = self.slices.tissue.shape[-2:]
-            empty = torch.zeros(0, 1, rows, columns, device=device)
-            return empty, empty.repeat(1, len(self.channels), 1, 1)
         tissue = tissue_batch(
             torch.from_numpy(self.slices.tissue[index]).to(device),
             torch.from_numpy(self.slices.depth_planes[index]).to(device),
@@ -69,19 +65,27 @@ class AnnotatedData:
 
     images: Tensor
     """[n, 1, row, column]."""
-    regions: Tensor
-    """[n, 1, row, column]."""
+    regions: Tensor | None
+    """[n, 1, row, column]; None where slices keep their contrast."""
     masks: Tensor
     """[n, class, row, column]."""
     known: Tensor
     """[n, class, row, column] 1 where the mask is known."""
 
     @classmethod
-    def of(cls, slices: AnnotatedSlices, classes: tuple[str, ...], device: str) -> AnnotatedData:
+    def of(cls, slices: RealSlices, classes: tuple[str, ...], device: str) -> AnnotatedData:
         """Prepare slices for the classes of one network."""
-        images = slices.images.astype(np.float32)[:, None]
-        arrays = (images, slices.regions[:, None], *slices.targets(classes))
-        return cls(*(torch.from_numpy(array).to(device) for array in arrays))
+        arrays = (slices.images.astype(np.float32)[:, None], *slices.targets(classes))
+        images, masks, known = (torch.from_numpy(array).to(device) for array in arrays)
+        regions = None if slices.regions is None else torch.from_numpy(slices.regions[:, None]).to(device)
+        return cls(images, regions, masks, known)
+
+    def batch(self, chosen: Tensor, rng: np.random.Generator) -> Batch:
+        """Slices by number, in new contrasts where they have regions."""
+        images = self.images[chosen]
+        if self.regions is not None:
+            images = recolour(images, self.regions[chosen], rng)
+        return images, self.masks[chosen].float(), self.known[chosen].float()
 
 
 def load_phantom(config: TrainingConfig, pool: Path) -> PhantomData:
@@ -96,20 +100,20 @@ def load_phantom(config: TrainingConfig, pool: Path) -> PhantomData:
 
 
 def draw_batch(
-    iteration: int, config: TrainingConfig, phantom: PhantomData, real: AnnotatedData | None, device: str
+    iteration: int, config: TrainingConfig, phantom: PhantomData | None, real: AnnotatedData | None, device: str
 ) -> Batch:
     """The batch of an iteration: epochs are permutations, all else comes from generators seeded by it."""
     rng = np.random.default_rng([config.seed, iteration, 1])
     generator = torch.Generator(device).manual_seed(config.seed * 1_000_003 + iteration)
     n_real = config.annotated_per_batch if real else 0
     n_drawn = config.batch - n_real
-    images, masks = phantom.batch(_of_epoch(iteration, config.seed, phantom.training, n_drawn), rng, generator)
-    known = torch.ones_like(masks)
+    parts: list[Batch] = []
+    if phantom is not None and n_drawn:
+        images, masks = phantom.batch(_of_epoch(iteration, config.seed, phantom.training, n_drawn), rng, generator)
+        parts.append((images, masks, torch.ones_like(masks)))
     if real and n_real:
-        chosen = torch.from_numpy(rng.integers(len(real.images), size=n_real)).to(device)
-        images = torch.cat([images, recolour(real.images[chosen], real.regions[chosen], rng)])
-        masks = torch.cat([masks, real.masks[chosen].float()])
-        known = torch.cat([known, real.known[chosen].float()])
+        parts.append(real.batch(torch.from_numpy(rng.integers(len(real.images), size=n_real)).to(device), rng))
+    images, masks, known = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
     both = torch.cat([masks, known], dim=1)
     if config.plane == "axial":  # left is like right, and the network does not tell sides apart
         mirrored = torch.from_numpy(rng.random(config.batch) < 0.5).to(device)[:, None, None, None]
@@ -140,7 +144,7 @@ def phantom_batches(
         yield images, masks, torch.ones_like(masks)
 
 
-def annotated_batches(config: TrainingConfig, slices: AnnotatedSlices, device: str) -> Iterator[Batch]:
+def annotated_batches(config: TrainingConfig, slices: RealSlices, device: str) -> Iterator[Batch]:
     """Real slices, in order."""
     real = AnnotatedData.of(slices, config.classes, device)
     for start in range(0, len(real.images), config.batch):

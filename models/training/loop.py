@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -17,10 +16,9 @@ import torch
 from torch import Tensor
 
 from cohort.errors import ConfigurationError
-from models.losses import dice_of, overlap_and_size
-from models.training.annotated import Annotated, AnnotatedSlices
+from models.training.annotated import Annotated, RealSlices
 from models.training.checkpoint import resume, write_checkpoint
-from models.training.config import TrainingConfig, network_config
+from models.training.config import TrainingConfig
 from models.training.curve import Curve, Row
 from models.training.data import (
     AnnotatedData,
@@ -32,7 +30,9 @@ from models.training.data import (
     phantom_batches,
 )
 from models.training.learner import Learner, learning_rate, new_learner, step
-from models.vnet import VNet, n_parameters
+from models.training.mixing import Mixed, mix_with_start
+from models.training.validate import validate
+from models.vnet import n_parameters
 
 Report = Callable[[str], None]
 
@@ -57,7 +57,10 @@ class Trained:
     """Class -> Dice on real slices of the validation patients; empty without such slices."""
     seconds: float
     device: str
-    phantom_version: int
+    phantom_version: int | None
+    """None where no phantom was learned from."""
+    mixed: Mixed | None = None
+    """How the weights were mixed with those of the start, where the configuration wants it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,10 +68,10 @@ class _Training:
     """One training while it runs."""
 
     config: TrainingConfig
-    phantom: PhantomData
+    phantom: PhantomData | None
     real: AnnotatedData | None
     validation: dict[str, list[Batch]]
-    """phantom, and real where there are annotated slices -> batches for the curve."""
+    """phantom and real, where there are such slices -> batches for the curve."""
     learner: Learner
     device: str
 
@@ -101,7 +104,7 @@ class _Training:
 
 def train(
     config: TrainingConfig,
-    pool: Path,
+    pool: Path | None,
     folder: Path,
     *,
     device: str,
@@ -113,10 +116,11 @@ def train(
 ) -> Trained:
     """Train one network, resuming from the checkpoint in `folder` if there is one.
 
-    `annotated` slices are mixed in by the configuration's share. Dice on validation slices is measured before the
-    first iteration, every `validate_every` and at the end. Batches depend on the seed and the iteration alone, so a
-    killed training ends with the weights it would have had. `start_sha256` tells the start weights apart: with a
-    checkpoint they are not needed any more, but its training must have started from them.
+    `annotated` slices are mixed in by the configuration's share; without a `pool` they are all there is. Dice on
+    validation slices is measured before the first iteration, every `validate_every` and at the end. Batches depend on
+    the seed and the iteration alone, so a killed training ends with the weights it would have had. `start_sha256` tells
+    the start weights apart: with a checkpoint they are not needed any more, but its training must have started from
+    them. A configuration that mixes the result with them needs them always.
 
     Raises
     ------
@@ -126,7 +130,7 @@ def train(
     """
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.seed)
-    phantom = load_phantom(config, pool)
+    phantom = load_phantom(config, pool) if pool else None
     real = AnnotatedData.of(annotated.training, config.classes, device) if annotated else None
     learner = new_learner(config, device, start_weights, report)
     training = _Training(config, phantom, real, _validation(config, phantom, annotated, device), learner, device)
@@ -134,13 +138,41 @@ def train(
     _announce(training, data, report)
     with torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False, allow_tf32=True):
         seconds = _run(training, folder, data, report, tensorboard)
-    dice = validate(config, learner.average, phantom_batches(config, phantom, device), device)
+    weights, mixed = learner.average, None
+    if config.mix_with_start and annotated and real and start_weights:
+        chosen_by = list(annotated_batches(config, annotated.validation, device))
+        mixed = mix_with_start(config, start_weights, weights, real.images, chosen_by, device, report)
+        weights = mixed.weights
+    return Trained(
+        config,
+        weights,
+        _final_dice(config, weights, phantom, device, report),
+        _final_real_dice(config, weights, annotated, device, report),
+        seconds,
+        device,
+        phantom.slices.phantom_version if phantom else None,
+        mixed,
+    )
+
+
+def _final_dice(
+    config: TrainingConfig, weights: dict[str, Tensor], phantom: PhantomData | None, device: str, report: Report
+) -> dict[str, float]:
+    if phantom is None:
+        return {}
+    dice = validate(config, weights, phantom_batches(config, phantom, device), device)
     report(f"{config.name}: Dice on phantom slices held back {dice}")
-    real_dice = {}
-    if annotated:
-        real_dice = validate(config, learner.average, annotated_batches(config, annotated.validation, device), device)
-        report(f"{config.name}: Dice on all real slices of the validation patients {real_dice}")
-    return Trained(config, learner.average, dice, real_dice, seconds, device, phantom.slices.phantom_version)
+    return dice
+
+
+def _final_real_dice(
+    config: TrainingConfig, weights: dict[str, Tensor], annotated: Annotated | None, device: str, report: Report
+) -> dict[str, float]:
+    if annotated is None:
+        return {}
+    dice = validate(config, weights, annotated_batches(config, annotated.validation, device), device)
+    report(f"{config.name}: Dice on all real slices of the validation patients {dice}")
+    return dice
 
 
 def _run(training: _Training, folder: Path, data: Mapping[str, str], report: Report, tensorboard: bool) -> float:
@@ -189,27 +221,26 @@ class _Clock:
 
 
 def _validation(
-    config: TrainingConfig, phantom: PhantomData, annotated: Annotated | None, device: str
+    config: TrainingConfig, phantom: PhantomData | None, annotated: Annotated | None, device: str
 ) -> dict[str, list[Batch]]:
-    batches = {"phantom": list(phantom_batches(config, phantom, device, most=SLICES_VALIDATED))}
+    batches = {}
+    if phantom:
+        batches["phantom"] = list(phantom_batches(config, phantom, device, most=SLICES_VALIDATED))
     if annotated:
         batches["real"] = list(annotated_batches(config, _evenly(annotated.validation), device))
     return batches
 
 
-def _evenly(slices: AnnotatedSlices) -> AnnotatedSlices:
+def _evenly(slices: RealSlices) -> RealSlices:
     n = len(slices.patients)
-    index = np.linspace(0, n - 1, min(n, SLICES_VALIDATED)).round().astype(int)
-    kept = tuple(slices.patients[k] for k in index)
-    return dataclasses.replace(slices, images=slices.images[index], regions=slices.regions[index], patients=kept)
+    return slices.take(np.linspace(0, n - 1, min(n, SLICES_VALIDATED)).round().astype(int))
 
 
-def _data(phantom: PhantomData, annotated: Annotated | None, start_sha256: str) -> dict[str, str]:
+def _data(phantom: PhantomData | None, annotated: Annotated | None, start_sha256: str) -> dict[str, str]:
     """Kind -> what is learned from, in words and with a hash; a checkpoint of other data is not continued."""
-    slices = phantom.slices
-    drawn = _hash(slices.subjects, slices.held_back, np.array([slices.phantom_version, *slices.tissue.shape]))
-    n, version = len(phantom.training), slices.phantom_version
-    found = {"phantom": f"{n} slices of phantom version {version} ({drawn})"}
+    found = {}
+    if phantom:
+        found["phantom"] = _phantom_data(phantom)
     if annotated:
         found["real slices"] = _real_data(annotated)
     if start_sha256:
@@ -217,12 +248,17 @@ def _data(phantom: PhantomData, annotated: Annotated | None, start_sha256: str) 
     return found
 
 
+def _phantom_data(phantom: PhantomData) -> str:
+    slices = phantom.slices
+    drawn = _hash(slices.subjects, slices.held_back, np.array([slices.phantom_version, *slices.tissue.shape]))
+    return f"{len(phantom.training)} slices of phantom version {slices.phantom_version} ({drawn})"
+
+
 def _real_data(annotated: Annotated) -> str:
     parts = (annotated.training, annotated.validation)
     (n, of), (n_others, of_others) = ((len(one.patients), len(set(one.patients))) for one in parts)
     text = f"{n} slices of {of} real patients, validated on {n_others} slices of {of_others} others"
-    found = _hash(*(array for one in parts for array in (one.images, one.regions, np.array(one.patients, "U"))))
-    return f"{text} ({found})"
+    return f"{text} ({_hash(*(array for one in parts for array in one.content))})"
 
 
 def _hash(*arrays: npt.NDArray[Any]) -> str:
@@ -259,21 +295,3 @@ def _check_finite(average: Mapping[str, Tensor], done: int) -> None:
             f"the average of the weights is not finite at iteration {done} ({broken[0]}): the checkpoint before it is "
             "kept; try a lower learning_rate, or another start_from"
         )
-
-
-@torch.no_grad()
-def validate(
-    config: TrainingConfig, weights: dict[str, Tensor], batches: Iterable[Batch], device: str
-) -> dict[str, float]:
-    """Dice per class over all batches together, in single precision; classes that no slice has are left out."""
-    network = VNet(network_config(config)).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    network.load_state_dict(weights)
-    network.eval()
-    counts = torch.zeros(2, len(config.classes), dtype=torch.float64, device=device)
-    there = torch.zeros(len(config.classes), dtype=torch.bool, device=device)
-    for batch in batches:
-        images, masks, known = batch
-        counts += overlap_and_size(network(images.contiguous(memory_format=torch.channels_last)), masks, known=known)
-        there |= (masks * known).flatten(2).any(dim=2).any(dim=0)
-    dice = zip(config.classes, dice_of(counts).tolist(), there.tolist(), strict=True)
-    return {name: round(value, 4) for name, value, is_there in dice if is_there}

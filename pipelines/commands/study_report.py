@@ -1,4 +1,4 @@
-"""`cohort study`: the tables and figures of a study of automatic against manual masks."""
+"""`cohort study report`: the tables and figures of a study of automatic against manual masks."""
 
 from __future__ import annotations
 
@@ -10,12 +10,7 @@ import click
 from pipelines.commands.options import JSON, StoreFolder
 
 
-@click.group()
-def study() -> None:
-    """Repeat the study of Hess et al. (2023) on your own exams."""
-
-
-@study.command()
+@click.command()
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--output", "-o", required=True, type=click.Path(path_type=Path, file_okay=False),
               help="Folder of the report; made if it is not there.")  # fmt: skip

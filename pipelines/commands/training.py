@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from pipelines.commands.options import StoreFolder
+
 
 def print_training_configs(ctx: click.Context, param: click.Parameter, asked: bool) -> None:
     """Print one line for each shipped training configuration, and end."""
@@ -43,9 +45,24 @@ def make_training_example(ctx: click.Context, param: click.Parameter, folder: Pa
               help="For making the phantom pool.")  # fmt: skip
 @click.option("--slices", type=click.Path(path_type=Path, exists=True, file_okay=False),
               help="Annotated slices, where CONFIG learns from some.")  # fmt: skip
+@click.option("--annotations", type=StoreFolder(made=False),
+              help="Or a store with annotated exams, divided by --split.")  # fmt: skip
+@click.option("--split", "split_file", type=click.Path(path_type=Path, exists=True, dir_okay=False),
+              help="splits.csv of `cohort study split`.")  # fmt: skip
+@click.option("--kind", type=click.Choice(["standard", "shared"]), default="standard", show_default=True,
+              help="Split of that file.")  # fmt: skip
 @click.option("--tensorboard", is_flag=True, help="Write curves as TensorBoard events, too.")
 def train(
-    config: str, folder: Path, output: Path, device: str, processes: int, slices: Path | None, tensorboard: bool
+    config: str,
+    folder: Path,
+    output: Path,
+    device: str,
+    processes: int,
+    slices: Path | None,
+    annotations: Path | None,
+    split_file: Path | None,
+    kind: str,
+    tensorboard: bool,
 ) -> None:
     """Train a network; CONFIG is a shipped configuration (--list) or a TOML file.
 
@@ -57,10 +74,18 @@ def train(
       cohort train paper_muscle --device cuda --processes 16
       cohort train --make-example example
       cohort train own.toml --slices example
+      cohort train own.toml --annotations /data/store --split study/splits.csv
     """
+    from typing import cast
+
     from cluster.resources import resolve_device
+    from pipelines.study.annotated_store import AnnotatedStore
+    from pipelines.study.split import Kind
     from pipelines.train import train_network
 
+    if (annotations is None) != (split_file is None):
+        raise click.UsageError("--annotations and --split: give both, or neither")
+    divided = AnnotatedStore(annotations, split_file, cast(Kind, kind)) if annotations and split_file else None
     train_network(
         config,
         folder=folder,
@@ -68,6 +93,7 @@ def train(
         device=resolve_device(device),
         processes=processes,
         slices=slices,
+        annotations=divided,
         report=lambda line: click.echo(line, err=True),
         tensorboard=tensorboard,
     )

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from cohort.agreement.overlap import dice
+from cohort.annotations.store import AUTOMATIC, read_annotation
 from cohort.errors import CohortError
 from cohort.review.overlay import View, contour
 from cohort.stacks import LabelledStack, Plane
@@ -19,7 +20,7 @@ from cohort.store.exam import read_exam
 from cohort.store.labels import read_labels
 from cohort.tables.ledger import read_ledger
 from pipelines.study.plot_style import in_words
-from pipelines.study.study_data import AUTOMATIC, Comparison, StudyData, of_comparison
+from pipelines.study.study_data import Comparison, StudyData, of_comparison
 from pipelines.study.study_tables import ALL
 
 Masks = Callable[[str, str], Sequence[LabelledStack]]
@@ -152,8 +153,6 @@ def _score(first: _Shown, second: _Shown, name: str, k: int) -> str:
 
 def store_masks(store: Path) -> Masks:
     """Masks of a store: the networks' by its ledger, a reader's by the annotations."""
-    from cohort.annotations.store import read_annotation
-
     ledger = read_ledger(store)
 
     def masks(exam_id: str, reader: str) -> Sequence[LabelledStack]:

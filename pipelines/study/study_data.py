@@ -12,11 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cohort.agreement.rows import AGREEMENT_TABLES
+from cohort.annotations.store import AUTOMATIC
 from cohort.errors import ConfigurationError
 from cohort.tables.schema import schema_of
 
-AUTOMATIC: Final = "automatic"
-"""Code of the networks among readers."""
+NETWORKS: Final = frozenset((AUTOMATIC, "candidate"))
+"""Codes of networks among readers: current masks, and those of a changed model that wait to be accepted."""
 
 Row = dict[str, Any]
 """One row of a table; None where there is no value."""
@@ -32,7 +33,7 @@ class Comparison:
     @property
     def is_automatic(self) -> bool:
         """Whether networks are compared with a person, as in the paper; two models are not."""
-        return (self.first == AUTOMATIC) != (self.second == AUTOMATIC)
+        return (self.first in NETWORKS) != (self.second in NETWORKS)
 
     @property
     def title(self) -> str:
@@ -54,7 +55,7 @@ class StudyData:
     agreement: tuple[Row, ...]
     overlap_summary: tuple[Row, ...]
     splits: pd.DataFrame | None
-    """Columns split, part, exam_id, subject_id; None where the folder has no splits.csv."""
+    """splits.csv of `cohort study split`; None where the folder has none."""
 
     @property
     def comparisons(self) -> tuple[Comparison, ...]:
@@ -127,7 +128,7 @@ def _read(folder: Path, name: str) -> pa.Table:
     return found
 
 
-_SPLIT_COLUMNS: Final = ("split", "part", "exam_id", "subject_id")
+_SPLIT_COLUMNS: Final = ("split", "network", "part", "exam_id", "subject_id")
 
 
 def _read_splits(path: Path) -> pd.DataFrame | None:

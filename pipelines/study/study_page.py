@@ -133,9 +133,10 @@ _STATISTICS: Final = {"dice": "Dice", "r": "R", "mae": "mean absolute error", "i
 def _splits(data: StudyData) -> Iterator[str]:
     if data.splits is None:
         return
-    counts = data.splits.groupby(["split", "part"])[["exam_id", "subject_id"]].nunique()
-    rows = [(str(split), str(part), int(one.exam_id), int(one.subject_id)) for (split, part), one in counts.iterrows()]
-    yield "<h2>Splits</h2>" + table(("split", "part", "#exams", "#persons"), rows)
+    divided = data.splits.dropna(subset=["part"])
+    counts = divided.groupby(["split", "network", "part"])[["exam_id", "subject_id"]].nunique()
+    rows = [(*map(str, names), int(one["exam_id"]), int(one["subject_id"])) for names, one in counts.iterrows()]
+    yield "<h2>Splits</h2>" + table(("split", "network", "part", "#exams", "#persons"), rows)
 
 
 def _overview(report: Report) -> Iterator[str]:
