@@ -16,8 +16,10 @@ from pipelines.commands.options import JSON, StoreFolder
               help="Folder of the report; made if it is not there.")  # fmt: skip
 @click.option("--store", type=StoreFolder(made=False),
               help="Folder (or file:// URL) of stores and tables: figure 3 is drawn from its images.")  # fmt: skip
+@click.option("--split", "split_file", type=click.Path(path_type=Path, exists=True, dir_okay=False),
+              help="splits.csv of `cohort study split`: its exams and persons are counted on the page.")  # fmt: skip
 @JSON
-def report(folder: Path, output: Path, store: Path | None, as_json: bool) -> None:
+def report(folder: Path, output: Path, store: Path | None, split_file: Path | None, as_json: bool) -> None:
     """Write tables 3 to 8 and figures 3 to 6 from what `cohort agreement` wrote into FOLDER.
 
     The page needs no network and prints in grey. Every table lies beside it as CSV and Parquet, every figure as SVG,
@@ -26,13 +28,13 @@ def report(folder: Path, output: Path, store: Path | None, as_json: bool) -> Non
     \b
     Examples:
       cohort study report agreement -o report
-      cohort study report agreement -o report --store /data/store
+      cohort study report agreement -o report --store /data/store --split study/splits.csv
       cohort study report agreement -o report --json
     """
     from pipelines.study.examples import store_masks
     from pipelines.study.report import write_study_report
 
-    written = write_study_report(folder, output, masks=store_masks(store) if store else None)
+    written = write_study_report(folder, output, masks=store_masks(store) if store else None, split=split_file)
     if as_json:
         found = {
             "page": str(written.page),

@@ -36,21 +36,24 @@ class WrittenReport:
     comparisons: tuple[Comparison, ...]
 
 
-def write_study_report(folder: Path, out: Path, *, masks: Masks | None = None) -> WrittenReport:
+def write_study_report(
+    folder: Path, out: Path, *, masks: Masks | None = None, split: Path | None = None
+) -> WrittenReport:
     """Write report.html, the figures (SVG, PDF, PNG) and every table (CSV, Parquet) of a study.
 
     Parameters
     ----------
-    folder : with pairs, overlaps, agreement and overlap_summary as Parquet files, and splits.csv where there is one
+    folder : with pairs, overlaps, agreement and overlap_summary as Parquet files
     out : made where it is not there; files of an earlier report are replaced
     masks : where the outlines of figure 3 come from (`examples.store_masks`); None leaves the figure out
+    split : splits.csv of `cohort study split`, whose exams and persons are counted on the page
 
     Raises
     ------
     ConfigurationError
         as `read_study` does
     """
-    data = read_study(folder)
+    data = read_study(folder, split)
     made = (overview(data), *study_tables(data), other_measures(data), not_compared(data), paper_table())
     tables = {table.name: table for table in made}
     out.mkdir(parents=True, exist_ok=True)

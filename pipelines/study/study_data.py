@@ -55,7 +55,7 @@ class StudyData:
     agreement: tuple[Row, ...]
     overlap_summary: tuple[Row, ...]
     splits: pd.DataFrame | None
-    """splits.csv of `cohort study split`; None where the folder has none."""
+    """splits.csv of `cohort study split`; None where none is named."""
 
     @property
     def comparisons(self) -> tuple[Comparison, ...]:
@@ -94,8 +94,8 @@ def rows_of(rows: Iterable[Row], comparison: Comparison, **wanted: Any) -> list[
     return [row for row in rows if all(row[name] == value for name, value in wanted.items())]
 
 
-def read_study(folder: Path) -> StudyData:
-    """Read the tables that `cohort agreement` wrote into a folder.
+def read_study(folder: Path, split: Path | None = None) -> StudyData:
+    """Read the tables that `cohort agreement` wrote into a folder, and the splits.csv of `cohort study split`.
 
     Raises
     ------
@@ -110,7 +110,7 @@ def read_study(folder: Path) -> StudyData:
         overlaps=tables["overlaps"].to_pandas(),
         agreement=tuple(tables["agreement"].to_pylist()),
         overlap_summary=tuple(tables["overlap_summary"].to_pylist()),
-        splits=_read_splits(folder / "splits.csv"),
+        splits=_read_splits(split) if split else None,
     )
 
 
@@ -131,10 +131,8 @@ def _read(folder: Path, name: str) -> pa.Table:
 _SPLIT_COLUMNS: Final = ("split", "network", "part", "exam_id", "subject_id")
 
 
-def _read_splits(path: Path) -> pd.DataFrame | None:
+def _read_splits(path: Path) -> pd.DataFrame:
     """Which exam is in which part of which split."""
-    if not path.exists():
-        return None
     found = pd.read_csv(path, dtype=str)
     missing = [column for column in _SPLIT_COLUMNS if column not in found.columns]
     if missing:
