@@ -140,7 +140,7 @@ AGREEMENT_REASONS: Final[dict[str, str]] = {
     "no_pairs": "There is no pair of values in this group.",
     "too_few_pairs": "Fewer than three pairs have no correlation, and one pair has no interval.",
     "too_few_persons": "The pairs come from too few persons for an interval by persons.",
-    "constant_values": "All values of a reader are equal: a correlation is not defined.",
+    "constant_values": "All values of a reader are equal: no correlation is defined, nor is the intraclass one.",
     "constant_differences": "All differences are equal: the intraclass correlation has no interval.",
 }
 
@@ -162,7 +162,7 @@ ANNOTATION_REASONS: Final[dict[str, str]] = {
     "annotation_malformed": "The shape has no usable coordinates.",
     "annotation_outside": "A part of the shape lies outside the image.",
     "polygon_crosses_itself": "The outline crosses itself; it is refused where its area is ambiguous.",
-    "labels_overlap": "Two labels claim one pixel; the one drawn later has it.",
+    "labels_overlap": "Two labels claim one pixel: the one drawn later has it; body and disc both keep it.",
     "slice_in_doubt": "A shape on this slice was refused, so what is drawn there is incomplete: the slice is not used.",
     "body_cut_off": "The vertebral body touches the border of the image: not wholly in view, left out.",
     "below_s1": "The structure lies below S1 and is left out.",

@@ -8,6 +8,8 @@ import click
 
 from cohort import __version__
 from cohort.errors import CohortError, is_disk_full
+from pipelines.commands.agreement import agreement
+from pipelines.commands.annotations import annotations
 from pipelines.commands.archive import nightly, run_command, scan
 from pipelines.commands.changes import changes
 from pipelines.commands.demo import demo
@@ -53,7 +55,7 @@ COMMANDS: Final = (
     *(scan, run_command, nightly, status, report, changes),
     *(sql, schema, export),
     *(fsck, gc, compact, migrate),
-    *(train, validate, study, phantom_dicom),
+    *(annotations, agreement, train, validate, study, phantom_dicom),
 )
 for command in COMMANDS:
     main.add_command(command)

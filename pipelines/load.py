@@ -156,7 +156,11 @@ def _unwrapped(answer: Result | Exception) -> Result:
 
 def _answers(items: Sequence[WorkItem]) -> list[Result | Exception]:
     """Result of every item, or what kept it from one."""
-    people = [_tried(_person, item) for item in items]
+    return solve_people([tried(_person, item) for item in items])
+
+
+def solve_people(people: Sequence[Person | Exception]) -> list[Result | Exception]:
+    """Loads and flags of every person, or what kept them from any; persons of the same settings in one solve."""
     groups: defaultdict[Settings, dict[int, LoadingInputs]] = defaultdict(dict)
     for at, person in enumerate(people):
         if isinstance(person, Person):
@@ -165,12 +169,12 @@ def _answers(items: Sequence[WorkItem]) -> list[Result | Exception]:
     for settings, members in groups.items():
         found.update(zip(members, _solved(settings, list(members.values())), strict=True))
     return [
-        person if isinstance(person, Exception) else _tried(_result, person, found[at])
+        person if isinstance(person, Exception) else tried(_result, person, found[at])
         for at, person in enumerate(people)
     ]
 
 
-def _tried(function: Callable[..., Answer], *arguments: Any) -> Answer | Exception:
+def tried(function: Callable[..., Answer], *arguments: Any) -> Answer | Exception:
     """What a function returns or raises: an exam's own error must not end its batch."""
     try:
         return function(*arguments)
@@ -180,10 +184,15 @@ def _tried(function: Callable[..., Answer], *arguments: Any) -> Answer | Excepti
 
 def _person(item: WorkItem) -> Person:
     task: LoadTask = item.task
+    return person_of(item.exam_id, task, read_rows(task.store / task.measured_path))
+
+
+def person_of(exam_id: str, task: LoadTask, rows: Mapping[str, Sequence[Any]]) -> Person:
+    """One exam in front of the solver, from its measured rows; raises `RefusedError` as `loading_inputs` does."""
     demographics = task.demographics
     if task.impute and demographics.sex is not None:
         demographics = impute_demographics(demographics, _base_model(str(task.base_models[demographics.sex])))
-    inputs = loading_inputs(item.exam_id, demographics, read_rows(task.store / task.measured_path), use=task.use)
+    inputs = loading_inputs(exam_id, demographics, rows, use=task.use)
     base_model = task.base_models[inputs.subject.sex]
     return Person(task, Settings(base_model, task.tasks, task.use, task.assumptions), inputs)
 

@@ -15,7 +15,7 @@ from cohort.archive.demographics import VertebraCount
 from cohort.review.overlay import write_overlays
 from cohort.rows import TABLES
 from cohort.stacks import LabelledStack
-from cohort.store.exam import read_exam
+from cohort.store.exam import StoredExam, read_exam
 from cohort.store.labels import read_labels
 from cohort.store.layout import measure_path, review_directory
 from cohort.store.publish import replacing
@@ -45,15 +45,7 @@ def measure(item: WorkItem) -> Result:
     task: MeasureTask = item.task
     exam = read_exam(task.store / task.exam_path)
     labelled = read_labels(task.store / task.labels_path, exam)
-    found = measure_exam(
-        item.exam_id,
-        _fullest_sagittal(labelled),
-        [one for one in labelled if one.stack.plane == "axial"],
-        n_lumbar=task.vertebrae.lumbar,
-        n_thoracic=task.vertebrae.thoracic,
-    )
-    if exam.attributes.get("axial_weighting") == "t2":
-        found = _with_doubtful_muscles(found)
+    found = measure_labelled(item.exam_id, labelled, task.vertebrae, t2_axial=is_t2_axial(exam))
     rows = measured_rows(found)
     target = measure_path(task.store, item.exam_id, item.fingerprint)
     write_rows(target, rows)
@@ -65,6 +57,25 @@ def measure(item: WorkItem) -> Result:
         status="ok" if found.status == "ok" else "flagged",
         reason=found.reason,
     )
+
+
+def is_t2_axial(exam: StoredExam) -> bool:
+    """Whether the axial images of an exam are T2-weighted, for want of T1."""
+    return exam.attributes.get("axial_weighting") == "t2"
+
+
+def measure_labelled(
+    exam_id: str, labelled: Sequence[LabelledStack], vertebrae: VertebraCount, *, t2_axial: bool
+) -> Measurements:
+    """Measure the masks of one exam, of whatever origin: of several sagittal stacks the fullest, and all axial ones."""
+    found = measure_exam(
+        exam_id,
+        _fullest_sagittal(labelled),
+        [one for one in labelled if one.stack.plane == "axial"],
+        n_lumbar=vertebrae.lumbar,
+        n_thoracic=vertebrae.thoracic,
+    )
+    return _with_doubtful_muscles(found) if t2_axial else found
 
 
 def _with_doubtful_muscles(found: Measurements) -> Measurements:

@@ -4,9 +4,9 @@ All that is estimated here is a function of sums over pairs, and sums over perso
 a resample is a vector of how often each person was drawn, and all of them together are one product of matrices.
 
 Drawing whole persons with replacement: Davison & Hinkley, Bootstrap Methods and their Application, 1997, 3.8; Field &
-Welsh, J R Stat Soc B 2007;69:369. Percentiles are those of Hesterberg, Am Stat 2015;69:371 (expanded by Student's t
-and n / (n - 1) persons), because plain ones are too narrow where persons are few; how often the intervals hold the
-truth is in docs/agreement.md. All three are cited from memory.
+Welsh, J R Stat Soc B 2007;69:369 (both cited from memory). Percentiles are expanded as in Hesterberg, Am Stat
+2015;69:371 (read in the documentation of his R package `resample`), because plain ones are too narrow where persons are
+few. How often the intervals hold the truth: docs/agreement.md.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from cohort.agreement.bland_altman import LEVEL, Values, paired, person_codes
 RESAMPLES: Final = 4000
 """The share of them beyond an end of an interval is 2.5 +- 0.25 %."""
 FEWEST_PERSONS: Final = 8
-"""With fewer, intervals hold the truth in less than nine of ten studies (docs/agreement.md): there are none then."""
+"""Of the tables; with fewer, intervals hold the truth less often than in nine of ten studies (docs/agreement.md)."""
 _SEED: Final = 20230
 _AT_ONCE: Final = 4_000_000
 """Draws in memory at a time."""
@@ -48,8 +48,8 @@ def intervals_by_person(
 
     Returns
     -------
-    Name -> (low, high); None with fewer than `FEWEST_PERSONS`, and for a statistic that is undefined in more than 5 %
-    of the resamples. The same numbers always give the same ends.
+    Name -> (low, high); None with one person, and for a statistic that is undefined in more than 5 % of the resamples.
+    The same numbers always give the same ends.
 
     Raises
     ------
@@ -68,7 +68,7 @@ def intervals_by_person(
 
 
 def mean_by_person(values: npt.ArrayLike, persons: npt.ArrayLike) -> Ends | None:
-    """95 % interval of the mean of [value], by a bootstrap of persons; None with fewer than `FEWEST_PERSONS`."""
+    """95 % interval of the mean of [value], by a bootstrap of persons; None with one person."""
     x = np.asarray(values, dtype=np.float64)
     codes = person_codes(persons, len(x))
     found = _resampled(np.column_stack([np.ones(len(x)), x]), codes)
@@ -78,7 +78,7 @@ def mean_by_person(values: npt.ArrayLike, persons: npt.ArrayLike) -> Ends | None
 def _resampled(terms: Values, codes: npt.NDArray[np.int64]) -> Values | None:
     """[resample, term] sums over the persons drawn; `terms` [pair, term], `codes` [pair] persons from 0."""
     n = int(codes.max()) + 1
-    if n < FEWEST_PERSONS:
+    if n < 2:
         return None
     sums = np.stack([np.bincount(codes, weights=column) for column in terms.T], axis=1)
     return np.concatenate([counts @ sums for counts in _draws(n)])

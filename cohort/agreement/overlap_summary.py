@@ -94,4 +94,6 @@ def _mean(rows: Sequence[OverlapRow], column: str) -> dict[str, Any]:
     values = np.array([getattr(row, column) for row in having])
     # none is negative: their mean is that of their absolute differences from zero
     mean = mean_absolute_error(np.zeros(len(values)), values)
-    return interval_columns(column, mean, mean_by_person(values, [person_of(row) for row in having]))
+    persons = [person_of(row) for row in having]
+    by_person = mean_by_person(values, persons) if len(set(persons)) >= FEWEST_PERSONS else None
+    return interval_columns(column, mean, by_person)

@@ -1,7 +1,8 @@
 """What two readers' masks of one exam measure, side by side: structures are paired by place, names do not matter.
 
-A value that its measurement refused is not there; one that is flagged is, but with the flags as the reason why the two
-are no pair.
+A value that its measurement refused is not there, and the two are no pair. A value that is flagged is there and counts,
+with its flags beside it: flags are raised where measuring is hard, and without the hard cases agreement would look
+better than it is.
 """
 
 from __future__ import annotations
@@ -28,8 +29,6 @@ _CURVATURE: Final = {
     "coronal_deviation_mm": "mm",
 }
 """Column of `CurvatureRow`, and quantity -> unit."""
-_LOADS: Final = {"compression_n": "axial_n", "shear_n": "shear_ap_n"}
-"""Quantity -> column of `LoadRow`."""
 
 Placed = VertebraRow | DiscRow | MuscleLevelRow | None
 Row = Placed | CurvatureRow | LoadRow
@@ -121,24 +120,26 @@ def _plane(disc: DiscRow) -> str:
     return disc.level or f"disc-{disc.ordinal}"
 
 
-def load_pairs(first: Loads, second: Loads, *, misnamed: bool, who: Readers) -> list[PairRow]:
+def load_pairs(first: Loads, second: Loads, *, tasks: Sequence[str], misnamed: bool, who: Readers) -> list[PairRow]:
     """Pairs of loads of L1 to L5 in every task, in the convention `CONVENTION`.
 
     Parameters
     ----------
-    first, second : rows of the batch engine, or a reason; with two reasons there is one row, for the exam
+    first, second : rows of the batch engine, or a reason; with two reasons there is one row for each of the `tasks`
     misnamed : whether the readers name a vertebra differently: loads of one name are then those of two vertebrae
     """
     if isinstance(first, str) and isinstance(second, str):
         reason = "+".join(dict.fromkeys((first, second)))
-        return [PairRow(quantity="compression_n", structure=SPINE, unit="N", reason=reason, **who)]
+        return [
+            PairRow(quantity="compression_n", structure=SPINE, unit="N", task=task, reason=reason, **who)
+            for task in tasks
+        ]
     ours, theirs = _by_task(first), _by_task(second)
     why = next((one for one in (first, second) if isinstance(one, str)), "levels_differ" if misnamed else None)
     return [
-        _pair(quantity, "N", column, ours.get(key), theirs.get(key), blocked=why, structure=key[1], level=key[1],
-              task=key[0], **who)
-        for key in dict.fromkeys((*ours, *theirs))
-        for quantity, column in _LOADS.items()
+        _pair("compression_n", "N", "axial_n", ours.get((task, level)), theirs.get((task, level)), blocked=why,
+              structure=level, level=level, task=task, **who)
+        for task, level in dict.fromkeys((*ours, *theirs))
     ]  # fmt: skip
 
 
@@ -151,16 +152,14 @@ def _by_task(loads: Loads) -> Mapping[tuple[str, str], LoadRow]:
 def _pair(
     quantity: str, unit: str, column: str, first: Row, second: Row, *, blocked: str | None = None, **named: Any
 ) -> PairRow:
-    """One quantity of two rows; a row that is refused, or a value that is missing, makes no pair."""
-    values = tuple(_value(row, column) for row in (first, second))
-    return PairRow(
-        quantity=quantity,
-        unit=unit,
-        first=values[0],
-        second=values[1],
-        reason=_reason(first, second, values, blocked),
-        **named,
-    )
+    """One quantity of two rows; a row that is refused, or a value that is missing, makes no pair.
+
+    Parameters
+    ----------
+    blocked : why the two are not compared, whatever they are
+    """
+    values = (_value(first, column), _value(second, column))
+    return _row(first, second, values, blocked, quantity=quantity, unit=unit, **named)
 
 
 def _value(row: Row, column: str) -> float | None:
@@ -171,27 +170,25 @@ def _distance(quantity: str, first: Placed, second: Placed, **named: Any) -> Pai
     """How far the centroids of two rows lie from each other: the first reader's is at 0."""
     here, there = _place(first), _place(second)
     values = (0.0, math.dist(here, there)) if here and there else (None, None)
-    return PairRow(
-        quantity=quantity,
-        unit="mm",
-        first=values[0],
-        second=values[1],
-        reason=_reason(first, second, values, None),
-        **named,
-    )
+    return _row(first, second, values, None, quantity=quantity, unit="mm", **named)
 
 
 def _place(row: Placed) -> Place | None:
     return None if row is None or row.status == "refused" else (row.x_mm, row.y_mm, row.z_mm)
 
 
-def _reason(first: Row, second: Row, values: tuple[float | None, ...], blocked: str | None) -> str | None:
-    """Why two values are no pair: what is missing, then the reasons of rows that are flagged or refused."""
-    codes = [blocked] if blocked else []
-    if isinstance(first or second, VertebraRow | DiscRow) and (first is None or second is None):
-        codes.append("structure_extra" if first is None else "structure_missed")
+def _row(
+    first: Row, second: Row, values: tuple[float | None, float | None], blocked: str | None, **named: Any
+) -> PairRow:
     doubts = [row.reasons for row in (first, second) if row is not None and row.status != "ok" and row.reasons]
-    codes += [code for reasons in doubts for code in reasons.split("+")]
-    if not codes and None in values:
-        codes.append("not_measured")
-    return "+".join(dict.fromkeys(codes)) or None
+    codes = "+".join(dict.fromkeys(code for reasons in doubts for code in reasons.split("+"))) or None
+    if blocked is None and None not in values:
+        return PairRow(first=values[0], second=values[1], flags=codes, **named)
+    return PairRow(first=values[0], second=values[1], reason=blocked or _missing(first, second, codes), **named)
+
+
+def _missing(first: Row, second: Row, codes: str | None) -> str:
+    """Why one of two values is not there."""
+    if isinstance(first or second, VertebraRow | DiscRow) and (first is None or second is None):
+        return "structure_extra" if first is None else "structure_missed"
+    return codes or "not_measured"

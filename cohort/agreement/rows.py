@@ -46,9 +46,8 @@ class PairRow:
     first: float | None = optional("value by the first reader's masks; null where refused or not measured")
     second: float | None = optional("value by the second reader's masks; null as first")
     unit: str = column("mm, cm2, deg or N")
-    reason: str | None = optional(
-        "null, or the codes that say why this is no pair, joined by '+': a value that is flagged stays, and is not used"
-    )
+    flags: str | None = optional("reason codes with which either value is flagged, joined by '+'; such pairs count")
+    reason: str | None = optional("null, or the codes that say why there is no pair, joined by '+'")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +91,7 @@ class AgreementRow:
     first_reader: str = column("code of a reader; automatic: the networks")
     second_reader: str = column("code of another reader, or automatic")
     n: int = column("pairs")
+    n_flagged: int = column("of n, pairs of which a value is flagged: they count, or hard cases would be left out")
     n_without: int = column("rows of this group without a pair, for the reasons that they carry")
     n_persons: int = column("persons that the pairs come from")
     r: float | None = optional("Pearson's correlation")

@@ -41,6 +41,7 @@ def _agreement_row(key: Mapping[str, Any], group: Sequence[PairRow]) -> Agreemen
         **key,
         **statistics(first, second, persons),
         n=len(used),
+        n_flagged=sum(pair.flags is not None for pair in used),
         n_without=len(group) - len(used),
         n_persons=len(set(persons)),
     )
@@ -59,19 +60,24 @@ def person_of(row: PairRow | OverlapRow) -> str:
     return row.subject_id or f"exam {row.exam_id}"
 
 
-def statistics(first: Values, second: Values, persons: Sequence[str]) -> dict[str, Any]:
+def statistics(
+    first: Values, second: Values, persons: Sequence[str], *, fewest_persons: int = FEWEST_PERSONS
+) -> dict[str, Any]:
     """All statistics of pairs [pair] by the columns of `AgreementRow`, and `reason`; those that are not defined are
     left out.
 
     Intervals by person are those of the bootstrap; of the limits of agreement, of which it has too narrow ones where
-    persons are few, those of Bland & Altman for several pairs of one person.
+    persons are few, those of Bland & Altman for several pairs of one person. With fewer than `fewest_persons` there are
+    none.
     """
     if not len(first):
         return {"reason": "no_pairs"}
     limits, straight = bland_altman(first, second), correlation(first, second)
-    icc = intraclass(np.column_stack([first, second]))
-    by_person: dict[str, Ends | None] = {**intervals_by_person(first, second, persons)}
-    if len(set(persons)) >= FEWEST_PERSONS:
+    icc = intraclass(np.column_stack([first, second])) if straight else None  # of distances the first is always 0
+    by_person: dict[str, Ends | None] = {}
+    enough = len(set(persons)) >= fewest_persons
+    if enough:
+        by_person |= intervals_by_person(first, second, persons)
         clustered = bland_altman(first, second, persons)
         by_person |= {"lower_limit": _ends(clustered.lower), "upper_limit": _ends(clustered.upper)}
     intervals = {
@@ -86,7 +92,7 @@ def statistics(first: Values, second: Values, persons: Sequence[str]) -> dict[st
     for name, interval in intervals.items():
         if interval is not None:
             found |= interval_columns(name, interval, by_person.get(name))
-    return {**found, "reason": "+".join(_reasons(first, straight, icc, persons)) or None}
+    return {**found, "reason": "+".join(_reasons(first, straight, icc, enough=enough)) or None}
 
 
 def interval_columns(name: str, interval: Interval, by_person: Ends | None) -> dict[str, float | None]:
@@ -107,12 +113,12 @@ def _ends(interval: Interval | None) -> Ends | None:
     return interval.low, interval.high
 
 
-def _reasons(first: Values, straight: Correlation | None, icc: Interval | None, persons: Sequence[str]) -> list[str]:
+def _reasons(first: Values, straight: Correlation | None, icc: Interval | None, *, enough: bool) -> list[str]:
     """Codes of what is missing among the statistics of pairs."""
     missing = {
         "too_few_pairs": len(first) < 3,
         "constant_values": len(first) >= 3 and straight is None,
         "constant_differences": icc is not None and icc.low is None,
-        "too_few_persons": len(set(persons)) < FEWEST_PERSONS,
+        "too_few_persons": not enough,
     }
     return [code for code, holds in missing.items() if holds]

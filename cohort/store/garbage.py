@@ -100,7 +100,7 @@ def _pictures(
 
 
 def _temporary(store: Path, grace: Grace, now: float) -> Iterator[Garbage]:
-    places = ("exams/*/*", "review/*/*", "tables", "candidate/tables")
+    places = ("exams/*/*", "review/*/*", "annotations/*/*", "tables", "candidate/tables")
     for place in places:
         for path in sorted(store.glob(f"{place}/{TEMPORARY_PREFIX}*")):
             if now - path.stat().st_mtime >= grace.result_s:
