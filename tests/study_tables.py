@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 
-from cohort.agreement.rows import SLICE_BINS, OverlapRow, OverlapSummaryRow, PairRow, agreement_table
+from cohort.agreement.overlap_summary import overlap_summary_rows
+from cohort.agreement.rows import OverlapRow, PairRow, agreement_table
 from cohort.agreement.statistics import agreement_rows
 from cohort.terms import MUSCLES, SIDES
 
@@ -43,7 +44,7 @@ def write_study(folder: Path, made: MadeStudy = MadeStudy()) -> Path:
         "pairs": pairs,
         "overlaps": overlaps,
         "agreement": agreement_rows(pairs),
-        "overlap_summary": list(_summaries(overlaps)),
+        "overlap_summary": overlap_summary_rows(overlaps),
     }
     for name, rows in tables.items():
         pq.write_table(agreement_table(name, rows), folder / f"{name}.parquet")
@@ -126,45 +127,3 @@ def _scored(random: np.random.Generator, who: dict[str, Any], row: dict[str, Any
     dice = float(np.clip(DICE[row["kind"]] - away + random.normal(0, 0.025), 0, 1))
     distances = {} if place is not None else {"hausdorff95_mm": 9 * (1 - dice) + 1, "surface_mm": 3 * (1 - dice)}
     return OverlapRow(**who, **row, slice_position=place, dice=dice, n_first=1000, n_second=1030, **distances)
-
-
-def _summaries(overlaps: Sequence[OverlapRow]) -> Iterator[OverlapSummaryRow]:
-    """Means with intervals of two standard errors: what the report shows, not how it is computed, is tested here."""
-    groups: dict[tuple[Any, ...], list[OverlapRow]] = {}
-    for row in overlaps:
-        place = None if row.slice_position is None else min(int(row.slice_position * SLICE_BINS), SLICE_BINS - 1)
-        structure = "all" if row.structure == "all" else None
-        key = (row.first_reader, row.second_reader, row.kind, structure, row.level, row.muscle, row.side, place)
-        groups.setdefault(key, []).append(row)
-        if structure is None and place is None and row.level:
-            groups.setdefault((*key[:4], None, *key[5:]), []).append(row)
-    for key, rows in groups.items():
-        names = ("first_reader", "second_reader", "kind", "structure", "level", "muscle", "side", "slice_bin")
-        yield _summary(dict(zip(names, key, strict=True)), rows)
-
-
-def _summary(key: dict[str, Any], rows: Sequence[OverlapRow]) -> OverlapSummaryRow:
-    both = [row for row in rows if row.dice is not None]
-    counts = {"n_missed": sum(row.reason == "structure_missed" for row in rows), "n_extra": 0, "n_misnamed": 0}
-    persons = len({row.subject_id for row in both})
-    empty = OverlapSummaryRow(**key, n=len(both), n_persons=persons, **counts, reason=None if both else "no_pairs")
-    values = {
-        **_mean([row.dice for row in both], "mean", ""),
-        **_mean([row.hausdorff95_mm for row in both], "hausdorff95_mm", "hausdorff95_mm_"),
-        **_mean([row.surface_mm for row in both], "surface_mm", "surface_mm_"),
-    }
-    missing = "too_few_persons" if both and persons < 3 else empty.reason
-    return replace(empty, **values, reason=missing)
-
-
-def _mean(values: Sequence[float | None], name: str, prefix: str) -> dict[str, float]:
-    known = np.array([value for value in values if value is not None])
-    if not len(known):
-        return {}
-    found = {name: float(known.mean())}
-    if len(known) < 3:
-        return found
-    error = 2 * float(known.std(ddof=1)) / np.sqrt(len(known))
-    for suffix, reach in (("", error), ("_clustered", 1.3 * error)):
-        found |= {f"{prefix}low{suffix}": found[name] - reach, f"{prefix}high{suffix}": found[name] + reach}
-    return found

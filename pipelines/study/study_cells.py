@@ -53,7 +53,7 @@ def agreement_head(rows: Sequence[Row]) -> tuple[str, ...]:
     units = {row["unit"] for row in rows}
     unit = f", {unit_text(units.pop())}" if len(units) == 1 else ""
     statistics = (f"#MAE{unit}", f"#bias{unit}", f"#lower limit{unit}", f"#upper limit{unit}")
-    return ("", "", "#n", "#persons", "#without", "#R", *statistics, "#ICC", PAPER, WHY)
+    return ("", "", "#n", "#persons", "#without", "#flagged", "#R", *statistics, "#ICC", PAPER, WHY)
 
 
 def agreement_cells(row: Row, before: Row | None) -> list[Cell]:
@@ -66,6 +66,7 @@ def agreement_cells(row: Row, before: Row | None) -> list[Cell]:
         row["n"],
         row["n_persons"],
         row["n_without"],
+        row["n_flagged"],
         _correlation(row),
         *(estimate(row, name, digits, sign=name == "bias") for name in ("mae", "bias", "lower_limit", "upper_limit")),
         estimate(row, "icc", _OF_ONE),

@@ -37,11 +37,10 @@ _EXTRA_STYLE: Final = """
 body { max-width: 1180px; }
 td { font-variant-numeric: tabular-nums; } .e { white-space: nowrap; }
 .e small { color: #444; font-size: 85%; display: block; }
-.all td { font-weight: 600; border-top: 1px solid #777; } .all small { font-weight: 400; }
-caption { text-align: left; padding: 4px 0; } table { font-size: 13px; }
+h3 { break-after: avoid; } table { font-size: 13px; }
 img { max-width: 100%; height: auto; } figcaption { font-size: 13px; margin-top: 4px; }
 @media print { @page { size: A4 landscape; margin: 10mm; } table { font-size: 8.5px; } th, td { padding-right: 7px; }
-  h2.part { break-before: page; } figure { break-inside: avoid; } img { max-height: 175mm; } }
+  h2.part { break-before: page; } figure { break-inside: avoid; } img { max-height: 165mm; width: auto; } }
 """
 
 
@@ -106,7 +105,8 @@ _HOW_TO_READ: Final = (
     '<p class="note">Differences are reader minus the one it is compared with. Below each figure are two 95 % '
     "intervals: the upper one takes every value as independent, as papers mostly do; the lower one, in parentheses, is "
     "from a bootstrap of persons and is the one to believe where a person has several levels, sides or exams. "
-    "<b>n</b> counts values, <b>persons</b> whom they come from. R: Pearson's correlation. ICC: ICC(2,1), absolute "
+    "<b>n</b> counts values, <b>persons</b> whom they come from, <b>without</b> what could not be compared, "
+    "<b>flagged</b> values in doubt, which count all the same. R: Pearson's correlation. ICC: ICC(2,1), absolute "
     "agreement of single readings. Limits of agreement hold 95 % of the differences (Bland and Altman 1999). Figures "
     f"that cannot be had are {MISSING}, and the last column says why.</p>"
 )
@@ -243,7 +243,7 @@ def _titled(title: str, head: Sequence[str], rows: Sequence[Sequence[Cell]]) -> 
     return heading + table([head[k] for k in kept], [[row[k] for k in kept] for row in rows])
 
 
-_OPTIONAL: Final = (PAPER, WHY, "#missed", "#extra", "#misnamed", "#without")
+_OPTIONAL: Final = (PAPER, WHY, "#missed", "#extra", "#misnamed", "#without", "#flagged")
 
 
 def _not_compared(report: Report) -> Iterator[str]:
