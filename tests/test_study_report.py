@@ -18,16 +18,17 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 from matplotlib.figure import Figure
+from reader_studies import EXAMS, annotated_store
 from skimage.io import imread
 from study_tables import LUMBAR_DISCS, MadeStudy, exam, write_study
 
 from cohort.agreement.rows import AGREEMENT_TABLES
-from cohort.errors import ConfigurationError, StoreError
+from cohort.errors import CohortError, ConfigurationError, StoreError
 from cohort.stacks import LabelledStack
 from cohort.terms import MUSCLES
 from pipelines.cli import main
 from pipelines.study.agreement_figures import agreement_figure, agreement_plots
-from pipelines.study.examples import example_figure, examples
+from pipelines.study.examples import example_figure, examples, store_masks
 from pipelines.study.overlap_figures import overlap_figure
 from pipelines.study.paper import paper_figures, published
 from pipelines.study.plot_style import MUSCLE_LINES, looks
@@ -326,3 +327,14 @@ def test_folders_that_are_no_study_are_refused(folder: Path, tmp_path: Path) -> 
     (tmp_path / "splits.csv").write_text("split,part\n")
     with pytest.raises(ConfigurationError, match=r"splits\.csv has no column network, exam_id, subject_id"):
         read_study(folder, tmp_path / "splits.csv")
+
+
+def test_masks_of_a_store_are_those_of_its_networks_and_its_readers(tmp_path: Path) -> None:
+    masks = store_masks(annotated_store(tmp_path))
+    drawn, found = (masks(EXAMS[0], reader) for reader in ("anna", "automatic"))
+    assert [one.stack.plane for one in found][:1] == ["sagittal"]
+    assert (found[0].labels["disc"] > 0).sum() > (drawn[0].labels["disc"] > 0).sum() > 0
+    with pytest.raises(CohortError, match="no images"):
+        masks("unknown", "anna")
+    with pytest.raises(CohortError):
+        masks(EXAMS[0], "nobody")

@@ -18,7 +18,11 @@ from cohort.review.overlay import View, contour
 from cohort.stacks import LabelledStack, Plane
 from cohort.store.exam import read_exam
 from cohort.store.labels import read_labels
+from cohort.store.layout import candidate_path
+from cohort.tables.buckets import read_objects
 from cohort.tables.ledger import read_ledger
+from pipelines.agreement import CANDIDATE
+from pipelines.candidate import has_candidate
 from pipelines.study.plot_style import in_words
 from pipelines.study.study_data import Comparison, StudyData, of_comparison
 from pipelines.study.study_tables import ALL
@@ -152,18 +156,25 @@ def _score(first: _Shown, second: _Shown, name: str, k: int) -> str:
 
 
 def store_masks(store: Path) -> Masks:
-    """Masks of a store: the networks' by its ledger, a reader's by the annotations."""
-    ledger = read_ledger(store)
+    """Masks of a store: the networks' and those of a changed model by their ledgers, a reader's by the annotations."""
+    images = {row.exam_id: row.store_path for row in read_objects(store, "exams")}
+    ledgers = {code: read_ledger(folder) for code, folder in _networks(store).items()}
 
     def masks(exam_id: str, reader: str) -> Sequence[LabelledStack]:
-        paths = {stage: ledger[exam_id, stage].path for stage in ("convert", "segment") if (exam_id, stage) in ledger}
-        if not paths.get("convert"):
+        if not images.get(exam_id):
             raise NothingToShowError("the store has no images of this exam")
-        exam = read_exam(store / str(paths["convert"]))
-        if reader != AUTOMATIC:
+        exam = read_exam(store / str(images[exam_id]))
+        if reader not in ledgers:
             return read_annotation(store, exam, exam_id, reader).labelled
-        if not paths.get("segment"):
+        segmented = ledgers[reader].get((exam_id, "segment"))
+        if segmented is None or segmented.path is None:
             raise NothingToShowError("the networks have not segmented this exam")
-        return read_labels(store / str(paths["segment"]), exam)
+        return read_labels(store / segmented.path, exam)
 
     return masks
+
+
+def _networks(store: Path) -> dict[str, Path]:
+    """Code of networks among readers -> folder with their tables."""
+    waiting = {CANDIDATE: candidate_path(store)} if has_candidate(store) else {}
+    return {AUTOMATIC: store, **waiting}

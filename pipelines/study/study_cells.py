@@ -87,7 +87,7 @@ def _group(row: Row) -> str:
 
 
 def _level(row: Row) -> Cell:
-    return row["level"] or Html("<b>all</b>")
+    return Html(f'<span class="e">{escape(row["level"])}</span>' if row["level"] else "<b>all</b>")
 
 
 def unit_text(unit: str) -> str:
