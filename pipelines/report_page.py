@@ -14,7 +14,7 @@ from pipelines.progress import duration
 if TYPE_CHECKING:
     from pipelines.report import RunReport, StageWork
 
-_STYLE: Final = """
+STYLE: Final = """
 body { font: 14px/1.45 system-ui, "Helvetica Neue", Arial, sans-serif; color: #1a1a1a; background: #fff;
        max-width: 1060px; margin: 28px auto; padding: 0 24px; }
 h1 { font-size: 24px; margin: 0; }
@@ -62,7 +62,7 @@ def render(report: RunReport) -> str:
     title = f"Run report {escape(report.run_id)}"
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-        f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head>\n<body>\n{body}\n'
+        f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style></head>\n<body>\n{body}\n'
         '<p class="note">Exams are named by their pseudonyms. Research software, not for clinical use.</p>\n'
         "</body></html>\n"
     )
@@ -159,7 +159,7 @@ def _stages(report: RunReport) -> str:
         )
         for w in report.stages
     ]
-    return "<h2>Stages of this run</h2>" + _table(
+    return "<h2>Stages of this run</h2>" + table(
         ("stage", "#exams", "#ok", "#flagged", "#refused", "#failed", "#median s", "#95 % s", "#slowest s", "#in all"),
         rows,
     )
@@ -172,20 +172,20 @@ def _stopped(report: RunReport) -> str:
         (one.stage, one.status, one.reason, one.error_type, one.exams, _ids(one.examples), _meaning(one.reason))
         for one in report.stopped
     ]
-    return "<h2>Refused and failed in this run</h2>" + _table(
+    return "<h2>Refused and failed in this run</h2>" + table(
         ("stage", "status", "reason", "error class", "#exams", "for example", "meaning"), rows
     )
 
 
 def _slowest(report: RunReport) -> str:
     parts = [
-        f"<div><h3>{work.stage}</h3>{_table(('exam', '#seconds'), _slowest_rows(work))}</div>" for work in report.stages
+        f"<div><h3>{work.stage}</h3>{table(('exam', '#seconds'), _slowest_rows(work))}</div>" for work in report.stages
     ]
     return f'<h2>Slowest exams</h2><div class="row">{"".join(parts)}</div>'
 
 
 def _slowest_rows(work: StageWork) -> list[tuple[Cell, ...]]:
-    return [(_Html(f'<span class="id">{escape(exam_id)}</span>'), seconds) for exam_id, seconds in work.slowest]
+    return [(Html(f'<span class="id">{escape(exam_id)}</span>'), seconds) for exam_id, seconds in work.slowest]
 
 
 def _workers(report: RunReport) -> str:
@@ -202,7 +202,7 @@ def _workers(report: RunReport) -> str:
     note = '<p class="note">Busy: time in stages, as a share of the time from the run\'s first result to its last.</p>'
     return (
         "<h2>Workers</h2>"
-        + _table(("worker", "#stages of exams", "#busy", "busy share", "#peak memory MiB"), rows)
+        + table(("worker", "#stages of exams", "#busy", "busy share", "#peak memory MiB"), rows)
         + note
     )
 
@@ -210,7 +210,7 @@ def _workers(report: RunReport) -> str:
 def _exams(report: RunReport) -> str:
     rows = [(one.status, one.reason, one.exams, _meaning(one.reason)) for one in report.exams]
     return "<h2>All exams, as the store stands when this page is made</h2>" + (
-        _table(("status", "reason", "#exams", "meaning"), rows) if rows else "<p>None.</p>"
+        table(("status", "reason", "#exams", "meaning"), rows) if rows else "<p>None.</p>"
     )
 
 
@@ -218,7 +218,7 @@ def _files(report: RunReport) -> str:
     if not report.files:
         return ""
     rows = [(reason, n, _meaning(reason)) for reason, n in report.files.items()]
-    return "<h2>Files that cannot be used</h2>" + _table(("reason", "#files", "meaning"), rows)
+    return "<h2>Files that cannot be used</h2>" + table(("reason", "#files", "meaning"), rows)
 
 
 def _software(report: RunReport) -> str:
@@ -239,7 +239,7 @@ def _software(report: RunReport) -> str:
         )
         rows += [(f"{what}, while the run worked", _link(address)) for what, address in cluster["links"].items()]
     known = [row for row in rows if row[1]]
-    return "<h2>Software and machines</h2>" + _table(("what", "which"), known) if known else ""
+    return "<h2>Software and machines</h2>" + table(("what", "which"), known) if known else ""
 
 
 def _named(network: Mapping[str, str]) -> str:
@@ -250,7 +250,7 @@ def _configuration(report: RunReport) -> str:
     if not report.config:
         return ""
     parts = [
-        f"<div><h3>{escape(section)}</h3>{_table((), [(name, _plain(value)) for name, value in keys.items()])}</div>"
+        f"<div><h3>{escape(section)}</h3>{table((), [(name, _plain(value)) for name, value in keys.items()])}</div>"
         for section, keys in report.config.items()
         if keys
     ]
@@ -265,11 +265,11 @@ def _links(report: RunReport) -> str:
     return f"<h2>Beside this page</h2><ul>{''.join(found)}</ul>"
 
 
-class _Html(str):
+class Html(str):
     """Text that is HTML already."""
 
 
-def _table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
+def table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
     """A table; columns whose name begins with # hold numbers."""
     right = [column.startswith("#") for column in columns]
     head = "".join(
@@ -290,23 +290,23 @@ def _number_class(is_right: bool) -> str:
 
 
 def _cell(value: Cell) -> str:
-    if isinstance(value, _Html):
+    if isinstance(value, Html):
         return value
     if isinstance(value, float):
         return f"{value:#.3g}" if abs(value) < 100 else f"{value:,.0f}"
     return f"{value:,}" if isinstance(value, int) else escape(value or "")
 
 
-def _share(share: float) -> _Html:
-    return _Html(f'<span class="bar" style="width:{min(share, 1.0) * 120:.0f}px"></span> {share:.0%}')
+def _share(share: float) -> Html:
+    return Html(f'<span class="bar" style="width:{min(share, 1.0) * 120:.0f}px"></span> {share:.0%}')
 
 
-def _ids(exam_ids: Iterable[str]) -> _Html:
-    return _Html("<br>".join(f'<span class="id">{escape(exam_id)}</span>' for exam_id in exam_ids))
+def _ids(exam_ids: Iterable[str]) -> Html:
+    return Html("<br>".join(f'<span class="id">{escape(exam_id)}</span>' for exam_id in exam_ids))
 
 
-def _link(address: str, text: str | None = None) -> _Html:
-    return _Html(f'<a href="{escape(address)}">{escape(text or address)}</a>')
+def _link(address: str, text: str | None = None) -> Html:
+    return Html(f'<a href="{escape(address)}">{escape(text or address)}</a>')
 
 
 def _meaning(reason: str | None) -> str:

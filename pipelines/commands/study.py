@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from pipelines.commands.study_report import report
 from pipelines.commands.study_training import split, train
 
 
@@ -14,3 +15,4 @@ def study() -> None:
 
 study.add_command(split)
 study.add_command(train)
+study.add_command(report)
