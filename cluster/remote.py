@@ -80,12 +80,12 @@ def existing_scheduler(where: str | Path, *, timeout_s: float = CONNECT_TIMEOUT_
         raise ConfigurationError(
             f"no scheduler answers at {name} ({type(error).__name__}); is it running, and has it the same key?"
         ) from error
-    with _closed_at_last(client):
+    with closed_at_last(client):
         yield client
 
 
 @contextmanager
-def _closed_at_last(client: Client) -> Iterator[Client]:
+def closed_at_last(client: Client) -> Iterator[Client]:
     """Close a client at the end, whatever has become of its scheduler.
 
     Where that is gone Dask's own attempts to reconnect may make `close` raise (a TLS connection that breaks in its
