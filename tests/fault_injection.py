@@ -130,6 +130,11 @@ class Run:
         return code
 
 
+def _as_in_a_terminal() -> None:
+    """Where tests run in the background of a shell Ctrl-C is ignored, and would be by all that they start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def wait_for(condition: Any) -> None:
     """Until it is true; an error after the deadline."""
     deadline = time.monotonic() + DEADLINE_S
@@ -224,6 +229,7 @@ class Place:
                 stdout=out,
                 stderr=out,
                 start_new_session=True,
+                preexec_fn=_as_in_a_terminal,
             )
         self.running.append(Run(process, log))
         return self.running[-1]
