@@ -27,7 +27,7 @@ from cohort.agreement.rows import AGREEMENT_TABLES, OverlapRow, PairRow, Readers
 from cohort.agreement.statistics import agreement_rows
 from cohort.anatomy.measure import Measurements
 from cohort.annotations.store import AUTOMATIC, Annotation, read_annotation, readers_of
-from cohort.archive.demographics import Demographics, VertebraCount
+from cohort.archive.demographics import VertebraCount
 from cohort.errors import ConfigurationError, RefusedError, StoreError
 from cohort.rows import ExamRow
 from cohort.store.exam import StoredExam, read_exam
@@ -41,6 +41,7 @@ from pipelines.config import LoadConfig, read_config
 from pipelines.load import LoadTask, person_of, solve_people, tried
 from pipelines.measure import is_t2_axial, measure_labelled, measured_rows
 from pipelines.outcome import Result
+from pipelines.read_exams import demographics_of
 
 CANDIDATE: Final = "candidate"
 """Code of the masks that a changed model made and that wait for acceptance."""
@@ -221,7 +222,7 @@ def _load_task(store: Path, exam: ExamRow, config: LoadConfig, base_models: Mapp
     return LoadTask(
         store=store,
         measured_path="",
-        demographics=Demographics(**{name: getattr(exam, name) for name in Demographics.__dataclass_fields__}),
+        demographics=demographics_of(exam),
         tasks=config.all_tasks,
         base_models=base_models,
         with_opensim=False,

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from cohort.archive.demographics import Demographics
 from cohort.errors import ConfigurationError, StoreError
 from cohort.loading.base_model import BaseModel, read_base_model
 from cohort.loading.osim_folder import PICTURE, write_osim_folder
@@ -23,7 +22,7 @@ from cohort.tables.stages import STAGES
 from pipelines.config import LoadConfig, RunConfig, read_config
 from pipelines.loading_inputs import impute_demographics, loading_inputs
 from pipelines.measure import read_rows
-from pipelines.read_exams import exam_row
+from pipelines.read_exams import demographics_of, exam_row
 
 SAME_LOAD: Final = 1e-4
 """Largest relative difference between a load in the table and the same load solved again: another machine's rounding
@@ -142,7 +141,7 @@ def _solve(
     tasks = {one.name: one for one in config.all_tasks}
     if task not in tasks:
         raise StoreError(f"task {task!r} is not in the configuration of the run that computed these loads")
-    demographics = Demographics(**{name: getattr(exam, name) for name in Demographics.__dataclass_fields__})
+    demographics = demographics_of(exam)
     if config.impute:
         demographics = impute_demographics(demographics, base)
     subject = loading_inputs(exam.exam_id, demographics, measured, use=config.personalise).subject

@@ -50,7 +50,7 @@ class PlannedExam:
     @property
     def demographics(self) -> Demographics:
         """What stage load is given."""
-        return Demographics(**{one.name: getattr(self.selected, one.name) for one in fields(Demographics)})
+        return demographics_of(self.selected)
 
     @property
     def vertebrae(self) -> VertebraCount:
@@ -68,6 +68,11 @@ class ChosenImages:
     def digest(self, selected: ExamRow) -> str:
         """To be compared with the plan's: other images may be in the index by now."""
         return images_digest(self.sagittal, self.axial, selected.axial_weighting)
+
+
+def demographics_of(row: ExamRow) -> Demographics:
+    """What is known of an exam's person, from its row."""
+    return Demographics(**{one.name: getattr(row, one.name) for one in fields(Demographics)})
 
 
 def read_planned(job: Job, exam_ids: Sequence[str]) -> list[PlannedExam]:
