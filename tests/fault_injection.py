@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import psutil
 import pyarrow.parquet as pq
@@ -58,6 +58,12 @@ IN_STAGE = {
     "load": "pipelines.load:_result",
 }
 """Functions in the midst of each stage, after most of the work and before its result is there."""
+
+_PROGRAM: Final = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from pipelines.cli import main; main()"
+)
+"""As in a terminal: where tests run in the background of a shell Ctrl-C is ignored, and would be by all they start.
+Done by the program itself, because a fork that runs Python (`preexec_fn`) can hang in a process with threads."""
 
 _VOLATILE = ("run_id", "seconds", "worker", "finished_at", "rss_mib")
 _FEATURES = ("vertebrae", "discs", "muscles", "muscle_levels", "curvature", "loads")
@@ -128,11 +134,6 @@ class Run:
             raise AssertionError(f"the run does not end:\n{self.said}") from None
         wait_for(lambda: not self.session())
         return code
-
-
-def _as_in_a_terminal() -> None:
-    """Where tests run in the background of a shell Ctrl-C is ignored, and would be by all that they start."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def wait_for(condition: Any) -> None:
@@ -220,16 +221,14 @@ class Place:
         command = words if words and not words[0].startswith("-") else ("run", str(self.archive), *words)
         config = () if command[0] == "fsck" else ("--config", str(self.configure(changes)))
         log = self.folder / f"log-{len(self.running)}"
-        program = (sys.executable, "-c", "from pipelines.cli import main; main()")
         with log.open("wb") as out:
             process = subprocess.Popen(
-                [*program, *command, "--store", str(self.store), *config],
+                [sys.executable, "-c", _PROGRAM, *command, "--store", str(self.store), *config],
                 cwd=self.folder,
                 env=environment,
                 stdout=out,
                 stderr=out,
                 start_new_session=True,
-                preexec_fn=_as_in_a_terminal,
             )
         self.running.append(Run(process, log))
         return self.running[-1]
