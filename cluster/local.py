@@ -27,6 +27,10 @@ _SCHEDULER_OPTIONS: Final[dict[str, Any]] = {
 }
 
 
+END_S: Final = 60.0
+"""After which a cluster that does not close is left (working value): Dask itself would wait without end."""
+
+
 @contextmanager
 def local_cluster(
     n_cpu_workers: int,
@@ -82,7 +86,7 @@ def _closed_late(cluster: SpecCluster) -> Iterator[SpecCluster]:
         yield cluster
     finally:
         try:
-            cluster.close()
+            cluster.close(timeout=END_S)
         except TimeoutError:
             logger.warning("workers did not end in time; they end with this process")
 

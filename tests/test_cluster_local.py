@@ -6,6 +6,8 @@ import logging
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from functools import partial
@@ -117,6 +119,29 @@ def test_closing_is_quiet(capfd: pytest.CaptureFixture[str], caplog: pytest.LogC
         run_all(DaskExecutor(client), Stage("convert", "CPU", partial(each, hang)), 2)
     assert capfd.readouterr() == ("", "")
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+CLOSED_TOO_LATE = """
+from cluster import local
+local.END_S = 0.0
+if __name__ == "__main__":
+    with local.local_cluster(1, device="cpu") as client:
+        print(client.submit(__import__("os").getpid).result())
+    print("the run goes on")
+"""
+
+
+@pytest.mark.slow
+def test_a_cluster_that_does_not_close_in_time_fails_nothing_and_ends_with_the_process(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(CLOSED_TOO_LATE)
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run([sys.executable, program], env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    worker, said = done.stdout.splitlines()
+    assert said == "the run goes on"
+    assert "workers did not end in time" in done.stderr
+    assert not psutil.pid_exists(int(worker))
 
 
 def test_the_dashboard_is_served_on_loopback_when_it_is_asked_for() -> None:
