@@ -19,7 +19,7 @@ import numpy.typing as npt
 from pydicom import Dataset
 from pydicom.valuerep import DA, TM
 
-from cohort.annotations.assemble import Drawing, Place, Sheet, later
+from cohort.annotations.assemble import Drawing, Place, Sheet
 from cohort.annotations.classes import ClassTable, Meaning
 from cohort.annotations.matching import ExamImages
 from cohort.annotations.placement import FramePlacement, MisplacedError, place_frame
@@ -27,6 +27,7 @@ from cohort.annotations.rows import Status
 from cohort.annotations.seg_classes import segment_meaning
 from cohort.annotations.seg_uids import frame_of_reference_uid, study_uid
 from cohort.annotations.seg_writer import NO_DATE
+from cohort.annotations.times import later
 from cohort.archive.header import check_geometry, quiet_pydicom
 from cohort.archive.pseudonym import Pseudonyms
 from cohort.errors import RefusedError
