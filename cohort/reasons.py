@@ -160,6 +160,7 @@ ANNOTATION_REASONS: Final[dict[str, str]] = {
     "mask_not_whole_numbers": "The mask holds values that are not whole numbers: probabilities or a resampled mask.",
     "annotation_empty": "Nothing is drawn: a mask or shape without a single pixel.",
     "annotation_malformed": "The shape has no usable coordinates.",
+    "annotation_superseded": "The same annotation is there in a later version, which is taken.",
     "annotation_outside": "A part of the shape lies outside the image.",
     "polygon_crosses_itself": "The outline crosses itself; it is refused where its area is ambiguous.",
     "labels_overlap": "Two labels claim one pixel: the one drawn later has it; body and disc both keep it.",

@@ -141,7 +141,7 @@ def _pseudonyms(config: RunConfig, store: Path) -> Pseudonyms:
 
 def _gather(request: ImportRequest, exams: Exams) -> Gathered:
     if request.format == "mdai":
-        paths = list(read_paths(request.source, (".json",)))
+        paths = _files(request.source, (".json",))
         return gather_mdai(paths, exams.exam_id, exams.pseudonyms, request.classes, request.readers)
     if request.format == "dicom-seg":
         return gather_segs(_seg_lines(request), exams.exam_id, exams.pseudonyms, request.classes)
@@ -149,6 +149,14 @@ def _gather(request: ImportRequest, exams: Exams) -> Gathered:
         raise ConfigurationError("mask files need --table: which exam and reader each of them is of")
     lines = _mask_lines(request, request.table)
     return gather_files(lines, exams.exam_id, exams.pseudonyms, request.classes, request.format)
+
+
+def _files(source: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """Files to read; `ConfigurationError` where a folder has none, as one whose files lie in folders of their own."""
+    paths = list(read_paths(source, suffixes))
+    if not paths:
+        raise ConfigurationError(f"folder {source.name!r} has no file that ends in {' or '.join(suffixes)}")
+    return paths
 
 
 def _mask_lines(request: ImportRequest, table: Path) -> list[MaskLine]:
@@ -162,7 +170,7 @@ def _mask_lines(request: ImportRequest, table: Path) -> list[MaskLine]:
 def _seg_lines(request: ImportRequest) -> list[SegLine]:
     """Files of a table, else all of a folder: they name their study themselves."""
     if request.table is None:
-        return seg_lines(read_paths(request.source, (".dcm", ".seg")), request.readers.get(""))
+        return seg_lines(_files(request.source, (".dcm", ".seg")), request.readers.get(""))
     lines = _mask_lines(request, request.table)
     return [SegLine(line.path, line.reader, line.exam, line.complete) for line in lines]
 

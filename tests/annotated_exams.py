@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import anatomy_shapes as shapes
 import cv2
@@ -137,7 +138,8 @@ def outlines(mask: npt.NDArray[Any]) -> dict[str, list[Any]]:
 def entry(label: str, series: str, k: int, data: Any, *, reader: str = "U_a", at: str = "2024-05-06") -> dict[str, Any]:
     """One annotation of an export; the label's name stands for its id."""
     return {
-        "id": f"A_{label}_{k}", "labelId": f"L_{label}", "StudyInstanceUID": STUDY, "SeriesInstanceUID": SERIES[series],
+        "id": f"A_{label}_{k}_{crc32(repr(data).encode())}", "labelId": f"L_{label}",
+        "StudyInstanceUID": STUDY, "SeriesInstanceUID": SERIES[series],
         "SOPInstanceUID": instance(series, k), "frameNumber": None, "createdById": reader,
         "createdAt": "2024-01-01T00:00:00.000Z", "updatedAt": f"{at}T10:00:00.000Z", "data": data,
     }  # fmt: skip

@@ -413,6 +413,16 @@ def test_a_file_without_positions_is_refused() -> None:
         read(changed(file, drop), [])
 
 
+def test_a_frame_of_a_segment_that_the_file_does_not_describe_is_refused() -> None:
+    [file] = write(annotation_of([random_masks(make_stack("axial", axes=AXIAL))]))
+
+    def renumber(data: pydicom.Dataset) -> None:
+        data.SegmentSequence[0].SegmentNumber = 77
+
+    with pytest.raises(RefusedError, match="mask_unreadable"):
+        read(changed(file, renumber), [])
+
+
 def test_unknown_labels_and_labels_of_the_other_plane_are_rows() -> None:
     stack = make_stack("axial", axes=AXIAL)
     [file] = write(annotation_of([random_masks(stack)]))

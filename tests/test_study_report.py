@@ -210,6 +210,15 @@ def test_panels_without_values_say_why(tmp_path: Path) -> None:
                 assert re.search("too few|no pair", " ".join(text.get_text() for text in axis.texts))
 
 
+def test_a_muscle_that_one_reader_never_drew_keeps_its_place_in_the_figure(folder: Path) -> None:
+    data = read_study(folder)
+    nothing = dict.fromkeys(("mean", "low", "high", "low_clustered", "high_clustered"))
+    summary = tuple(row | nothing if row["muscle"] == "psoas" else row for row in data.overlap_summary)
+    dice = data.overlaps["dice"].mask(data.overlaps["muscle"] == "psoas")
+    figure = overlap_figure(replace(data, overlaps=data.overlaps.assign(dice=dice), overlap_summary=summary), NETWORKS)
+    assert [text.get_text() for text in figure.axes[2].texts] == ["-"]
+
+
 def test_figures_are_told_apart_without_colour(folder: Path) -> None:
     assert len({marker for marker, _ in looks(LUMBAR_DISCS).values()}) == len(LUMBAR_DISCS)
     assert len({marker for marker, _ in MUSCLE_LINES.values()}) == len({dashes for _, dashes in MUSCLE_LINES.values()})

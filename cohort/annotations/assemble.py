@@ -13,6 +13,7 @@ from cohort.anatomy.sides import split_sides
 from cohort.annotations.classes import EITHER_SIDE, Meaning
 from cohort.annotations.rows import AnnotationRow, Status
 from cohort.annotations.store import LEVEL_NAMES, Annotation, Masked
+from cohort.annotations.times import moment
 from cohort.stacks import ImageStack, LabelledStack, Labels, Plane
 from cohort.store.exam import StoredExam
 from cohort.terms import MUSCLE_LABELS, SACRAL_BODY
@@ -35,7 +36,7 @@ class Drawing:
     mask: npt.NDArray[np.bool_]
     """[row, column] of the slice; nothing of it is used where the meaning is that there is nothing."""
     drawn_at: str | None = None
-    """ISO 8601, UTC; later shapes lie on earlier ones."""
+    """ISO 8601; later shapes lie on earlier ones."""
 
 
 @dataclass(eq=False)
@@ -109,7 +110,7 @@ def assemble(exam: StoredExam, sheet: Sheet) -> Annotation:
     """
     layers: dict[tuple[Plane, int], _Layers] = {}
     stacks = {(stack.plane, stack.index): stack for stack in exam.stacks}
-    for drawing in sorted(sheet.drawings, key=lambda one: one.drawn_at or ""):
+    for drawing in sorted(sheet.drawings, key=lambda one: moment(one.drawn_at)):
         plane, index, _ = drawing.place
         layer = layers.setdefault((plane, index), _Layers(stacks[plane, index]))
         if drawing.meaning.below_s1:
@@ -220,8 +221,3 @@ def _value(meaning: Meaning) -> int:
 
 def _level(meaning: Meaning) -> int:
     return 0 if meaning.level is None else 1 + LEVEL_NAMES.index(meaning.level)
-
-
-def later(*times: str | None) -> str | None:
-    """The latest of ISO 8601 times; None without any."""
-    return max((time for time in times if time), default=None)

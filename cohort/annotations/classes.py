@@ -41,7 +41,8 @@ _BODY_WORDS: Final = frozenset(("vertebral", "vertebra", "vertebrae", "body", "b
 _DISC_WORDS: Final = frozenset(("disc", "discs", "disk", "disks", "intervertebral", "ivd"))
 _FILLERS: Final = frozenset(("muscle", "spinae", "lumborum", "major", "level", "of", "the"))
 _VERTEBRA: Final = re.compile(r"[tls]\d{1,2}")
-_PAIR: Final = re.compile(r"([tls])(\d{1,2})[\s/_-]*(?:([tls])(\d{1,2})|(\d{1,2}))(?!\d)")
+_EMPTY: Final = {"": False, "0": False, "false": False, "no": False, "1": True, "true": True, "yes": True}
+_PAIR: Final = re.compile(r"([tls])(\d{1,2})[\s/_\u2010-\u2014-]*(?:([tls])(\d{1,2})|(\d{1,2}))(?!\d)")
 
 
 @dataclass(frozen=True)
@@ -91,10 +92,12 @@ def read_classes(path: Path | None) -> ClassTable:
         lines = _toml_lines(path) if path.suffix == ".toml" else _csv_lines(path)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, csv.Error) as error:
         raise ConfigurationError(f"the class table {path.name} cannot be read: {type(error).__name__}") from error
-    own = {line.get("label", ""): _meaning(line) for line in lines}
-    if not own or "" in own:
+    names = [str(line.get("label", "")) for line in lines]
+    if not names or "" in names:
         raise ConfigurationError(f"the class table {path.name} has no line, or a line without label")
-    return ClassTable(own)
+    if len(set(names)) < len(names):
+        raise ConfigurationError(f"the class table {path.name} has two lines of one label")
+    return ClassTable({name: _meaning(line) for name, line in zip(names, lines, strict=True)})
 
 
 def terms_table(array: str) -> ClassTable:
@@ -170,6 +173,8 @@ def _csv_lines(path: Path) -> list[dict[str, Any]]:
 
 def _toml_lines(path: Path) -> list[dict[str, Any]]:
     labels = tomllib.loads(path.read_text(encoding="utf-8")).get("labels", {})
+    if not isinstance(labels, dict) or not all(isinstance(line, dict) for line in labels.values()):
+        raise ConfigurationError(f'the class table {path.name} needs a table [labels."name"] for each label')
     return [{"label": label, **line} for label, line in labels.items()]
 
 
@@ -178,13 +183,18 @@ def _meaning(line: Mapping[str, Any]) -> Meaning:
     if unknown := set(line) - set(COLUMNS):
         raise ConfigurationError(f"{where}: unknown column {sorted(map(str, unknown))[0]!r}; {', '.join(COLUMNS)}")
     structure, level, side = line.get("structure"), line.get("level"), line.get("side")
-    empty = str(line.get("empty", "")).lower() in ("1", "true", "yes")
+    empty = _EMPTY.get(str(line.get("empty", "")).strip().lower())
+    if empty is None:
+        raise ConfigurationError(f"{where}: empty is yes or no")
     if structure not in STRUCTURES:
         raise ConfigurationError(f"{where}: structure is one of {', '.join(STRUCTURES)}")
     if level is not None and level not in LEVEL_NAMES:
         raise ConfigurationError(f"{where}: level is one of {', '.join(LEVEL_NAMES)}")
     if structure not in MUSCLES:
         array = "disc" if structure == "disc" else "vertebral_body"
+        possible = {"disc": DISCS, "sacrum": ("S1",)}.get(structure, VERTEBRAE)
+        if level is not None and level not in possible:
+            raise ConfigurationError(f"{where}: {level} is no level of structure {structure}")
         sacral = structure == "sacrum" or level == "S1"
         value = DISC if structure == "disc" else SACRAL_BODY if sacral else VERTEBRAL_BODY
         return Meaning(array, value, level, empty)

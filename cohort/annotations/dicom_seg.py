@@ -19,7 +19,7 @@ import numpy.typing as npt
 from pydicom import Dataset
 from pydicom.valuerep import DA, TM
 
-from cohort.annotations.assemble import Drawing, Place, Sheet, later
+from cohort.annotations.assemble import Drawing, Place, Sheet
 from cohort.annotations.classes import ClassTable, Meaning
 from cohort.annotations.matching import ExamImages
 from cohort.annotations.placement import FramePlacement, MisplacedError, place_frame
@@ -27,6 +27,7 @@ from cohort.annotations.rows import Status
 from cohort.annotations.seg_classes import segment_meaning
 from cohort.annotations.seg_uids import frame_of_reference_uid, study_uid
 from cohort.annotations.seg_writer import NO_DATE
+from cohort.annotations.times import later
 from cohort.archive.header import check_geometry, quiet_pydicom
 from cohort.archive.pseudonym import Pseudonyms
 from cohort.errors import RefusedError
@@ -96,14 +97,25 @@ def _read(segmentation: hd.seg.Segmentation) -> SegFile:
     shared = segmentation.SharedFunctionalGroupsSequence[0]
     pixels = segmentation.pixel_array.reshape(-1, segmentation.Rows, segmentation.Columns)
     of_frames = zip(segmentation.PerFrameFunctionalGroupsSequence, pixels, strict=True)
+    frames = [_frame(k, own, shared, picture) for k, (own, picture) in enumerate(of_frames, start=1)]
+    if not _named(frames) <= set(map(int, segmentation.segment_numbers)):
+        raise ValueError("a frame is of a segment that the file does not describe: its slice would count as without it")
     return SegFile(
         study_uid=str(segmentation.StudyInstanceUID),
         frame_of_reference_uid=str(segmentation.get("FrameOfReferenceUID", "")),
         segments={int(number): _segment(segmentation, number) for number in segmentation.segment_numbers},
-        frames=[_frame(k, own, shared, picture) for k, (own, picture) in enumerate(of_frames, start=1)],
+        frames=frames,
         drawn_at=_drawn_at(segmentation),
         tool=_tool(segmentation),
     )
+
+
+def _named(frames: Sequence[SegFrame]) -> set[int]:
+    """SegmentNumbers that frames, or the pixels of a LABELMAP, name."""
+    found: set[int] = set()
+    for frame in frames:
+        found |= set(np.unique(frame.pixels).tolist()) - {0} if frame.segment is None else {frame.segment}
+    return found
 
 
 def _segment(segmentation: hd.seg.Segmentation, number: int) -> tuple[str, tuple[str, str], str | None]:

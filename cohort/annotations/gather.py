@@ -13,20 +13,23 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from cohort.annotations.assemble import Drawing, Place, Sheet, later
-from cohort.annotations.classes import ClassTable, Meaning, terms_table
+from cohort.annotations.assemble import Drawing, Place, Sheet
+from cohort.annotations.classes import ARRAY_PLANES, ClassTable, Meaning, terms_table
 from cohort.annotations.mask_table import MaskLine
 from cohort.annotations.matching import ExamImages
-from cohort.annotations.mdai import TOOL, MdaiShape, read_mdai
-from cohort.annotations.outlines import fill
+from cohort.annotations.mdai import TOOL, MdaiExport, MdaiShape, read_mdai
+from cohort.annotations.outlines import Doubt, Mask, fill
 from cohort.annotations.placement import MisplacedError, place_volume
 from cohort.annotations.rows import AnnotationRow
+from cohort.annotations.store import check_reader
+from cohort.annotations.times import later, moment
 from cohort.annotations.volumes import MaskVolume, read_volume
 from cohort.archive.pseudonym import Pseudonyms
-from cohort.errors import RefusedError
-from cohort.stacks import ImageStack
+from cohort.errors import ConfigurationError, RefusedError
+from cohort.stacks import ImageStack, Plane
 
 SOURCE_CHARACTERS: Final = 12
+PNG_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 SHOWN_LABEL: Final = 40
 """Characters of an unknown label that its row repeats: a word of the drawing tool's vocabulary, not of a patient."""
 
@@ -89,8 +92,14 @@ def gather_mdai(
     ----------
     exam_id : finds an exam of the store by its StudyInstanceUID
     readers : MD.ai's code of a user -> code of the reader; "" names the reader of all others, who else keep MD.ai's
+
+    Raises
+    ------
+    ConfigurationError
+        if MD.ai's code of a user is no code of a reader, and `readers` gives none
     """
     found = Gathered()
+    exports: list[tuple[str, MdaiExport]] = []
     for path in paths:
         source = source_of(path)
         found.sources.add(source)
@@ -102,13 +111,32 @@ def gather_mdai(
         if export.n_malformed:
             detail = "annotations without label, exam or image"
             found.refuse("annotation_malformed", "-", source, value=float(export.n_malformed), detail=detail)
-        _group_shapes(found, export.shapes, source, exam_id, pseudonyms, classes, readers)
+        exports.append((source, export))
+    latest = _latest(shape for _, export in exports for shape in export.shapes)
+    for source, export in exports:
+        _group_shapes(found, export.shapes, latest, source, exam_id, pseudonyms, classes, readers)
     return found
+
+
+def _latest(shapes: Iterable[MdaiShape]) -> dict[tuple[str, ...], MdaiShape]:
+    """The last version of each annotation: exports of several days lie in one folder, and hold it again and again."""
+    found: dict[tuple[str, ...], MdaiShape] = {}
+    for shape in shapes:
+        known = found.get(_key(shape))
+        if known is None or moment(shape.drawn_at) >= moment(known.drawn_at):
+            found[_key(shape)] = shape
+    return found
+
+
+def _key(shape: MdaiShape) -> tuple[str, ...]:
+    """Equal for versions of one annotation."""
+    return shape.id, shape.reader, shape.instance_uid
 
 
 def _group_shapes(
     found: Gathered,
     shapes: Sequence[MdaiShape],
+    latest: Mapping[tuple[str, ...], MdaiShape],
     source: str,
     exam_id: Callable[[str], str | None],
     pseudonyms: Pseudonyms,
@@ -117,14 +145,24 @@ def _group_shapes(
 ) -> None:
     groups: defaultdict[tuple[str, str], list[MdaiShape]] = defaultdict(list)
     for shape in shapes:
-        groups[shape.study_uid, readers.get(shape.reader, readers.get("", shape.reader))].append(shape)
+        groups[shape.study_uid, _code_of(shape.reader, readers)].append(shape)
     for (study, reader), group in groups.items():
         known = exam_id(study)
         if known is None:
             found.refuse("study_unknown", reader, source, value=float(len(group)), detail=f"{len(group)} shapes")
         else:
-            part = _MdaiPart(group, pseudonyms, classes)
+            last = [shape for shape in group if not shape.id or latest[_key(shape)] is shape]
+            part = _MdaiPart(last, len(group) - len(last), pseudonyms, classes)
             found.parts[known, reader].append((TOOL, source, part.add))
+
+
+def _code_of(user: str, readers: Mapping[str, str]) -> str:
+    """Code of a reader; also where nothing of theirs is taken, for their rows name it."""
+    try:
+        return check_reader(readers.get(user, readers.get("", user)))
+    except ConfigurationError as error:
+        detail = "give users of MD.ai codes with --reader ID=CODE, or all of them one with --reader CODE"
+        raise ConfigurationError(f"{error}; {detail}") from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,6 +170,8 @@ class _MdaiPart:
     """Shapes of one reader on one exam."""
 
     shapes: Sequence[MdaiShape]
+    n_superseded: int
+    """Earlier versions, which are left out."""
     pseudonyms: Pseudonyms
     classes: ClassTable
 
@@ -139,6 +179,9 @@ class _MdaiPart:
         """Fill every outline on its slice."""
         unknown: defaultdict[str, int] = defaultdict(int)
         unplaced: Counter[tuple[str, str, str]] = Counter()
+        if self.n_superseded:
+            detail = f"{self.n_superseded} earlier versions"
+            sheet.note("annotation_superseded", "refused", value=float(self.n_superseded), detail=detail)
         for shape in self.shapes:
             meaning = self.classes.meaning(shape.label)
             if meaning is None:
@@ -171,13 +214,19 @@ def _add_shape(images: ExamImages, sheet: Sheet, shape: MdaiShape, place: Place,
     mask = np.zeros(grid.shape, bool)
     if not meaning.empty:
         try:
-            mask, doubts = fill(shape.foreground, shape.background, grid.shape)
+            mask, doubts = _filled(shape, grid.shape)
         except RefusedError as error:
             sheet.refuse_shape(error.reason, place, meaning, detail=error.detail)
             return
         for doubt in doubts:
             sheet.note(doubt.reason, "flagged", place=place, array=meaning.array, value=doubt.value, limit=doubt.limit)
     sheet.drawings.append(Drawing(place, meaning, mask, shape.drawn_at))
+
+
+def _filled(shape: MdaiShape, size: tuple[int, int]) -> tuple[Mask, list[Doubt]]:
+    if not shape.has_inside:
+        raise RefusedError("annotation_malformed", "a line or a place, which has no inside")
+    return fill(shape.foreground, shape.background, size)
 
 
 def _tell_unknown(sheet: Sheet, unknown: Mapping[str, int]) -> None:
@@ -233,15 +282,15 @@ class _VolumePart:
         volume = read_volume(line.path)
         stack, values = _placed(images, line, volume)
         place: Place = (stack.plane, stack.index, 0)
-        if not values.any() and not line.complete:
+        said = _said_of(line, self.classes, stack.plane)
+        if not values.any() and not said:
             sheet.note(
                 "annotation_empty", "refused", place=(*place[:2], 0), array=line.array, detail="no voxel is drawn"
             )
             return
         arrays = _add_values(sheet, line, self.classes, values, place)
         if line.complete:
-            arrays |= {line.array} if line.array else set()
-            for array in arrays:
+            for array in arrays | said:
                 whole = Meaning(array, 0, empty=True)
                 nothing = np.zeros(values.shape[1:], bool)
                 sheet.drawings += [Drawing((*place[:2], k), whole, nothing, line.drawn_at) for k in range(len(values))]
@@ -276,19 +325,20 @@ class _PicturePart:
         """Lay the picture on its slice."""
         line = self.line
         place = self._place(images)
-        picture = cv2.imdecode(np.frombuffer(_bytes(line.path), np.uint8), cv2.IMREAD_UNCHANGED)
+        content = _bytes(line.path)
+        lossless = content.startswith(PNG_SIGNATURE)  # OpenCV reads JPEG too, whose edges ring: a label would grow
+        picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED) if lossless else None
         if picture is None or picture.ndim != 2:
-            raise RefusedError("mask_unreadable", "no picture with one value a pixel")
+            raise RefusedError("mask_unreadable", "no PNG with one value a pixel")
         shape = images.stack(place).geometry.shape
         if picture.shape != shape:
             sizes = " x ".join(map(str, picture.shape)), " x ".join(map(str, shape))
             raise RefusedError("mask_grid_differs", f"picture of {sizes[0]} pixels, slice of {sizes[1]}")
-        if not picture.any() and not line.complete:
+        said = _said_of(line, self.classes, place[0])
+        if not picture.any() and not said:
             sheet.note("annotation_empty", "refused", place=place, array=line.array, detail="no pixel is drawn")
             return
-        arrays = _add_values(sheet, line, self.classes, picture.astype(np.int64)[None], place)
-        if line.complete and line.array:
-            arrays.add(line.array)
+        arrays = _add_values(sheet, line, self.classes, picture.astype(np.int64)[None], place) | said
         nothing = np.zeros(shape, bool)
         sheet.drawings += [Drawing(place, Meaning(array, 0, empty=True), nothing, line.drawn_at) for array in arrays]
 
@@ -303,9 +353,16 @@ class _PicturePart:
         return place
 
 
+def _said_of(line: MaskLine, classes: ClassTable, plane: Plane) -> set[str]:
+    """The array of which a complete file says that there is no more than it holds, also where it holds nothing."""
+    meaning = classes.meaning(line.label) if line.label is not None else None
+    array = line.array or (meaning.array if meaning else None)
+    return {array} if line.complete and array and ARRAY_PLANES[array] == plane else set()
+
+
 def _bytes(path: Path) -> bytes:
     try:
-        return path.read_bytes() or b"\0"
+        return path.read_bytes()
     except OSError as error:
         raise RefusedError("mask_unreadable", f"the file cannot be read: {type(error).__name__}") from error
 

@@ -9,6 +9,7 @@ from typing import Final
 
 from cohort.annotations.classes import ARRAY_PLANES
 from cohort.annotations.store import check_reader
+from cohort.annotations.times import iso_time
 from cohort.errors import ConfigurationError
 from cohort.stacks import Plane
 
@@ -17,6 +18,7 @@ COLUMNS: Final = (
 )  # fmt: skip
 _PLANES: Final[dict[str, Plane]] = {"sagittal": "sagittal", "axial": "axial"}
 _YES: Final = ("1", "true", "yes")
+_NO: Final = ("", "0", "false", "no")
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,12 @@ def _line(line: dict[str, str | None], folder: Path, reader: str | None, where: 
         raise ConfigurationError(f"{where}: plane is sagittal or axial")
     if array is not None and array not in ARRAY_PLANES:
         raise ConfigurationError(f"{where}: array is one of {', '.join(ARRAY_PLANES)}")
+    if array is not None and given["label"] is not None:
+        raise ConfigurationError(f"{where}: array or label, not both")
+    if (given["complete"] or "").lower() not in (*_YES, *_NO):
+        raise ConfigurationError(f"{where}: complete is yes or no")
+    if given["drawn_at"] is not None and iso_time(given["drawn_at"]) is None:
+        raise ConfigurationError(f"{where}: drawn_at is a date or time of ISO 8601, as 2024-05-06")
     target = folder / file
     if not target.resolve().is_relative_to(folder.resolve()):
         raise ConfigurationError(f"{where}: the file lies outside the folder")

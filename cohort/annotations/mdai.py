@@ -18,16 +18,21 @@ from typing import Any, Final
 
 import numpy as np
 
+from cohort.annotations.times import iso_time
 from cohort.errors import RefusedError
 from cohort.geometry import Floats
 
 TOOL: Final = "md.ai"
+WITHOUT_INSIDE: Final = ("line", "location")
+"""Modes of labels (as the client has them, remembered and not read) whose `vertices` are no outline."""
 
 
 @dataclass(frozen=True, eq=False)
 class MdaiShape:
     """One annotation of an export."""
 
+    id: str
+    """MD.ai's own of the annotation, which a later export repeats; "" where the export gives none."""
     label: str
     """Name of its label."""
     study_uid: str
@@ -38,7 +43,9 @@ class MdaiShape:
     reader: str
     """createdById: MD.ai's code of the user."""
     drawn_at: str | None
-    """updatedAt, else createdAt."""
+    """updatedAt, else createdAt; None where that is no time."""
+    has_inside: bool
+    """False of lines and places, and of shapes of one or two `vertices`, as a stray click leaves them."""
     foreground: list[Floats]
     """Outlines [vertex, (x, y)], pixels; none where the label speaks of the image as a whole."""
     background: list[Floats]
@@ -65,7 +72,7 @@ def read_mdai(path: Path) -> MdaiExport:
         content = json.loads(path.read_bytes())
         labels = {label["id"]: label for group in content["labelGroups"] for label in group["labels"]}
         entries = [entry for data in content["datasets"] for entry in data.get("annotations") or ()]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RefusedError("mask_unreadable", f"no MD.ai export: {type(error).__name__}") from error
     images = [entry for entry in entries if _is_of_image(labels, entry)]
     shapes = [shape for entry in images for shape in _shape(labels, entry)]
@@ -81,18 +88,21 @@ def _is_of_image(labels: Mapping[str, Any], entry: Any) -> bool:
 def _shape(labels: Mapping[str, Any], entry: Any) -> Iterator[MdaiShape]:
     try:
         data = entry.get("data") or {}
+        label = labels[entry["labelId"]]
         yield MdaiShape(
-            label=str(labels[entry["labelId"]]["name"]),
+            id=str(entry.get("id") or ""),
+            label=str(label["name"]),
             study_uid=str(entry["StudyInstanceUID"]),
             series_uid=str(entry.get("SeriesInstanceUID") or ""),
             instance_uid=str(entry["SOPInstanceUID"]),
             frame=None if entry.get("frameNumber") is None else int(entry["frameNumber"]),
             reader=str(entry.get("createdById") or ""),
-            drawn_at=str(entry.get("updatedAt") or entry.get("createdAt") or "") or None,
+            drawn_at=iso_time(str(entry.get("updatedAt") or entry.get("createdAt") or "")),
+            has_inside=label.get("annotationMode") not in WITHOUT_INSIDE and len(data.get("vertices") or "any") > 2,
             foreground=[_outline(points) for points in _outlines(data)],
             background=[_outline(points) for points in data.get("background") or ()],
         )
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         return
 
 

@@ -52,7 +52,8 @@ def fill(
     Raises
     ------
     RefusedError
-        `annotation_malformed` for coordinates that are none, `polygon_crosses_itself` where the area is ambiguous,
+        `annotation_malformed` for coordinates that are none, `annotation_outside` for those farther away than the image
+        is large, `polygon_crosses_itself` where the area is ambiguous,
         `annotation_empty` where no pixel's centre is inside
     """
     depth = np.zeros(shape, np.int16)
@@ -60,10 +61,12 @@ def fill(
     for outlines, sign in ((foreground, 1), (background, -1)):
         for outline in outlines:
             points = _checked(outline)
+            beyond = _beyond(points, shape)
+            if beyond > max(shape):
+                raise RefusedError("annotation_outside", f"{beyond:.0f} pixels beyond the image")
             doubts += _crossing(points)
             box, inside = _inside(points, shape, edge=sign > 0)
             depth[box] += sign * inside.astype(np.int16)
-            beyond = _beyond(points, shape)
             doubts += [Doubt("annotation_outside", round(beyond, 2), 0.5)] if beyond > 0.5 else []
     mask = depth > 0
     if not mask.any():

@@ -11,6 +11,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,13 +19,16 @@ import nibabel
 import numpy as np
 import numpy.typing as npt
 from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
 
-from cohort.annotations.placement import RAS_TO_LPS
+from cohort.annotations.placement import RAS_TO_LPS, TOLERANCE, MisplacedError
 from cohort.errors import RefusedError
 from cohort.geometry import Floats
 
 NIFTI_SUFFIXES: Final = (".nii", ".nii.gz")
 MHA_SUFFIXES: Final = (".mha", ".mhd")
+SHEARED: Final = 1e-3
+"""Cosine between two axes from which a grid is sheared rather than rounded (own choice)."""
 _HEADER_BYTES: Final = 65_536
 _META_TYPES: Final = {
     "MET_UCHAR": "u1",
@@ -56,7 +60,8 @@ def read_volume(path: Path) -> MaskVolume:
     Raises
     ------
     RefusedError
-        `mask_unreadable`, or `mask_not_whole_numbers` where a value is none
+        `mask_unreadable`, `mask_not_whole_numbers` where a value is none, or `mask_grid_differs` for a NIfTI with two
+        places that contradict each other
     """
     name = path.name.lower()
     if name.endswith(MHA_SUFFIXES):
@@ -73,6 +78,10 @@ def read_volume(path: Path) -> MaskVolume:
 
 
 def _whole_numbers(values: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    if values.dtype.kind not in "biuf":
+        raise RefusedError(
+            "mask_not_whole_numbers", f"voxels of kind {values.dtype.kind!r}: colours or complex numbers"
+        )
     if not np.isfinite(values).all():
         raise RefusedError("mask_not_whole_numbers", "NaN or infinity")
     whole = np.rint(values)
@@ -85,11 +94,31 @@ def _read_nifti(path: Path) -> tuple[npt.NDArray[Any], Floats]:
     try:
         image: Any = nibabel.load(path)
         values = np.asanyarray(image.dataobj)
-    except (OSError, EOFError, ValueError, zlib.error, ImageFileError) as error:
+    except (OSError, EOFError, ValueError, OverflowError, zlib.error, ImageFileError, HeaderDataError) as error:
         raise RefusedError("mask_unreadable", f"no NIfTI that can be read: {type(error).__name__}") from error
     if not (image.header["qform_code"] or image.header["sform_code"]):
         raise RefusedError("mask_unreadable", "the NIfTI has no place: neither qform nor sform")
+    _require_one_place(image)
     return values, RAS_TO_LPS @ np.asarray(image.affine, dtype=np.float64)
+
+
+def _require_one_place(image: Any) -> None:
+    """Refuse a NIfTI whose two places contradict each other: programs differ in which of them they believe.
+
+    A sheared grid, of slices that are not stacked along their normal, has no qform: its sform alone counts.
+    """
+    sform, own = image.header.get_sform(coded=True), image.header.get_qform(coded=True)
+    if not (sform[1] and own[1]) or image.ndim < 3:
+        return
+    axes = sform[0][:3, :3] / np.maximum(np.linalg.norm(sform[0][:3, :3], axis=0), 1e-12)
+    if np.abs(axes.T @ axes - np.eye(3)).max() > SHEARED:
+        return
+    corners = np.array(list(product(*((0, size - 1) for size in image.shape[:3]))), dtype=np.float64)
+    apart = corners @ (sform[0] - own[0])[:3, :3].T + (sform[0] - own[0])[:3, 3]
+    off_mm, limit_mm = float(np.linalg.norm(apart, axis=1).max()), TOLERANCE * float(min(image.header.get_zooms()[:3]))
+    if not off_mm <= limit_mm:
+        detail = f"sform and qform of the NIfTI differ by {off_mm:.2f} mm; tolerated: {limit_mm:.2f} mm"
+        raise MisplacedError("mask_grid_differs", detail, offset_mm=round(off_mm, 3), limit_mm=round(limit_mm, 3))
 
 
 def _read_meta(path: Path) -> tuple[npt.NDArray[Any], Floats]:
@@ -131,7 +160,9 @@ def _meta_values(path: Path, header: dict[str, str], end: int) -> npt.NDArray[An
     swapped = header.get("BinaryDataByteOrderMSB", header.get("ElementByteOrderMSB", "False"))
     kind = np.dtype((">" if _is_true(swapped) else "<") + _META_TYPES[header["ElementType"]])
     shape = [int(size) for size in header["DimSize"].split()]
-    return np.frombuffer(raw, kind, count=int(np.prod(shape))).reshape(shape[::-1]).transpose()
+    if len(raw) != int(np.prod(shape)) * kind.itemsize:
+        raise ValueError("not as many bytes as the header has voxels")
+    return np.frombuffer(raw, kind).reshape(shape[::-1]).transpose()
 
 
 def _meta_affine(header: dict[str, str]) -> Floats:

@@ -85,9 +85,8 @@ def list_command(store: Path, as_json: bool) -> None:
         click.echo(json.dumps([dataclasses.asdict(one) for one in found], indent=1))
         return
     table = Table()
-    table.add_column("exam", no_wrap=True)
-    for name in ("reader", "tool", "drawn at", "annotated slices"):
-        table.add_column(name)
+    for name in ("exam", "reader", "tool", "drawn at", "annotated slices"):
+        table.add_column(name, no_wrap=True)
     for name in ("flagged", "refused"):
         table.add_column(name, justify="right")
     for one in found:
@@ -95,7 +94,9 @@ def list_command(store: Path, as_json: bool) -> None:
         table.add_row(
             one.exam_id, one.reader, one.tool, one.drawn_at or "", slices, str(one.n_flagged), str(one.n_refused)
         )
-    Console().print(table) if found else click.echo("No annotations yet.")
+    console = Console(highlight=False)
+    console.width = max(console.width, TABLE_WIDTH)  # a pipe is taken for 80 columns wide, and codes would be cut
+    console.print(table) if found else click.echo("No annotations yet.")
 
 
 def print_imported(done: Imported, store: Path) -> None:
@@ -111,6 +112,7 @@ def print_imported(done: Imported, store: Path) -> None:
         for one in done.counts():
             table.add_row(*(str(value) for value in one.values()))
         Console().print(table)
+        print_advice(done)
         click.echo(f"Rows: {store / 'annotations' / 'annotation_rows.parquet'}; reasons: cohort schema --reasons")
     for picture in done.pictures[:SHOWN_PICTURES]:
         click.echo(f"Look at {store / picture}")
@@ -118,4 +120,22 @@ def print_imported(done: Imported, store: Path) -> None:
         click.echo(f"and {len(done.pictures) - SHOWN_PICTURES} more pages: --json names them all")
 
 
+def print_advice(done: Imported) -> None:
+    """Say what to do about the two refusals that nearly always are mistakes of the command, not of a reader."""
+    refused = [row for row in done.rows if row.status == "refused"]
+    labels = sorted({one for row in refused if row.reason == "label_unknown" and (one := _label_of(row.detail))})
+    if labels:
+        more = f" and {len(labels) - SHOWN_LABELS} more" if len(labels) > SHOWN_LABELS else ""
+        click.echo(f"Unknown labels: {', '.join(labels[:SHOWN_LABELS])}{more}; say what they mean with --classes")
+    if not done.n_annotations and any(row.reason == "study_unknown" for row in refused):
+        click.echo("No exam was found: is it the key that the store was made with ([privacy] key_file of --config)?")
+
+
+def _label_of(detail: str | None) -> str | None:
+    """The label that a row of an unknown one quotes."""
+    return detail.split(" of label ", 1)[1] if detail and " of label " in detail else None
+
+
+TABLE_WIDTH = 140
 SHOWN_PICTURES = 5
+SHOWN_LABELS = 12

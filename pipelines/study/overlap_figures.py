@@ -113,6 +113,8 @@ def _dice_of(whole: pd.DataFrame, row: Row) -> Any:
 
 
 def _points(axis: Any, place: int, dice: Any) -> None:
+    if not len(dice):
+        return  # a line without points would have no scale
     spread = (np.arange(len(dice)) * _GOLDEN % 1.0 - 0.5) * 2 * _JITTER
     axis.plot(place + spread, dice, marker="o", linestyle="none", color="0.55", markersize=2.2, markeredgewidth=0.5,
               markerfacecolor="none", label="one exam", rasterized=len(dice) > MANY_POINTS)  # fmt: skip
