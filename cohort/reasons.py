@@ -134,6 +134,8 @@ LOADING_REASONS: Final[dict[str, str]] = {
 AGREEMENT_REASONS: Final[dict[str, str]] = {
     "structure_missed": "The first reader's masks have the structure, the second reader's do not.",
     "structure_extra": "The second reader's masks have the structure, the first reader's do not.",
+    "structure_cut_off": "One reader alone has the structure, and it touches the border of the image: not wholly in "
+    "view, so neither missed nor extra.",
     "no_common_slices": "The two readers looked at no slice in common.",
     "not_measured": "The masks of one reader, or of both, do not give this quantity.",
     "levels_differ": "The two readers name the vertebrae differently: what depends on names is not compared.",

@@ -15,6 +15,7 @@ from reader_studies import grown, moved, reading, stacks
 
 from cohort.agreement.common_slices import common_stacks
 from cohort.agreement.compare import Comparison, compare
+from cohort.agreement.overlap_summary import overlap_summary_rows
 from cohort.agreement.overlaps import muscle_overlaps
 from cohort.agreement.pairs import Matched, load_pairs
 from cohort.agreement.rows import OverlapRow, Readers, agreement_table
@@ -188,6 +189,47 @@ def test_a_structure_of_one_reader_alone_is_counted_and_has_no_overlap() -> None
         assert set(heights.values()) == {None}
 
 
+@pytest.mark.parametrize("swapped", [False, True])
+def test_what_one_reader_alone_has_at_the_border_of_the_image_counts_neither_way(swapped: bool) -> None:
+    (whole,) = (upper_part(one) for one in stacks(0)[:1])
+    names = whole.labels["vertebral_body"]
+    top = int(np.flatnonzero(names.any(axis=(0, 2)))[0])
+    assert top == 0
+    instances = compared([whole], [whole]).first.sagittal
+    assert instances is not None
+    cut = instances.labels["body_instances"]
+    uppermost = cut == np.unique(cut[:, 0][cut[:, 0] > 0])[0]
+    lacking = replace(whole, labels=whole.labels | {"vertebral_body": np.where(uppermost, 0, names).astype(np.uint8)})
+    found = compared(*([lacking], [whole])[:: -1 if swapped else 1])
+    bodies = [row for row in found.overlaps if row.kind == "vertebral_body" and row.slice_position is None]
+    (alone,) = (row for row in bodies if row.reason)
+    assert (alone.reason, alone.dice, (alone.n_first > 0, alone.n_second > 0)) == (
+        "structure_cut_off",
+        None,
+        (swapped, not swapped),
+    )
+    assert {row.dice for row in bodies if row is not alone} == {1.0}
+    summary = [row for row in overlap_summary_rows(found.overlaps) if row.kind == "vertebral_body"]
+    assert sum(row.n_missed + row.n_extra for row in summary) == 0
+
+
+def upper_part(one: LabelledStack) -> LabelledStack:
+    """The stack without the rows above the middle of the uppermost body."""
+    rows = np.flatnonzero(one.labels["vertebral_body"].any(axis=(0, 2)))
+    first = int(rows[0]) + 6
+    grid = one.stack.geometry
+    geometry = replace(
+        grid,
+        position_mm=grid.position_mm + first * grid.spacing_mm[0] * grid.col_dir,
+        shape=(grid.shape[0] - first, grid.shape[1]),
+    )
+    return LabelledStack(
+        replace(one.stack, image=one.stack.image[:, first:], geometry=geometry),
+        {name: mask[:, first:] for name, mask in one.labels.items()},
+        {},
+    )
+
+
 def named(annotation: Annotation, found: Comparison, shift: int) -> Annotation:
     """The annotation with names of discs, so many places too far down the list of names."""
     assert found.first.sagittal is not None
@@ -278,13 +320,15 @@ def test_structures_pair_by_overlap_and_touching_ones_do_not() -> None:
     def made(*columns: slice) -> Structures:
         instances = np.zeros((1, 4, 40), np.uint8)
         for value, where in enumerate(columns, start=1):
-            instances[..., where] = value
+            instances[:, 1:-1, where] = value
         rows: Any = [SimpleNamespace(level=f"L{k}", ordinal=k) for k in range(len(columns))]
         return Structures(instances, tuple(row.level for row in rows), rows)
 
-    first, second = made(slice(0, 8), slice(10, 18), slice(20, 28)), made(slice(9, 17), slice(21, 30), slice(35, 39))
+    first, second = made(slice(1, 8), slice(10, 18), slice(20, 28)), made(slice(9, 17), slice(21, 30), slice(35, 39))
     match = matched(first, second)
     assert match == Match(both=((1, 0), (2, 1)), missed=(0,), extra=(2,))
+    cut = matched(made(slice(0, 8)), made(slice(10, 18), slice(36, 40)))
+    assert cut == Match(both=(), missed=(), extra=(0,), cut_off=((0,), (1,)))
     assert Matched(first, second, match).misnamed
     assert not Matched(first, first, matched(first, first)).misnamed
 

@@ -33,6 +33,12 @@ class Interval:
     """None with fewer than two persons: nothing then says how sure the value is."""
     high: float | None
 
+    def within(self, least: float, most: float) -> Interval:
+        """Ends that no mean of such values can have are moved to the bound: the interval holds the truth as often."""
+        if self.low is None or self.high is None:
+            return self
+        return Interval(self.value, max(self.low, least), min(self.high, most))
+
 
 @dataclass(frozen=True)
 class BlandAltman:
@@ -82,9 +88,12 @@ def bland_altman(first: npt.ArrayLike, second: npt.ArrayLike, persons: npt.Array
 
 
 def mean_absolute_error(first: npt.ArrayLike, second: npt.ArrayLike, persons: npt.ArrayLike | None = None) -> Interval:
-    """Mean of |second - first| with its interval (Student's t over persons); parameters and errors: `bland_altman`."""
+    """Mean of |second - first| with its interval (Student's t over persons, none of it below 0).
+
+    Parameters and errors as those of `bland_altman`.
+    """
     a, b = paired(first, second)
-    return _Spread.of(np.abs(b - a), persons).interval()
+    return _Spread.of(np.abs(b - a), persons).interval().within(0.0, np.inf)
 
 
 def paired(first: npt.ArrayLike, second: npt.ArrayLike) -> tuple[Values, Values]:

@@ -18,6 +18,8 @@ _READERS: Final = ("kind", "first_reader", "second_reader")
 _DICE_COLUMNS: Final = {"dice": "mean"} | {
     f"dice_{end}{by}": f"{end}{by}" for end in ("low", "high") for by in ("", "_clustered")
 }
+_MOST: Final = {"dice": 1.0}
+"""Column -> largest value there is."""
 _MISSED, _EXTRA = "structure_missed", "structure_extra"
 
 
@@ -93,7 +95,7 @@ def _mean(rows: Sequence[OverlapRow], column: str) -> dict[str, Any]:
         return {}
     values = np.array([getattr(row, column) for row in having])
     # none is negative: their mean is that of their absolute differences from zero
-    mean = mean_absolute_error(np.zeros(len(values)), values)
+    mean = mean_absolute_error(np.zeros(len(values)), values).within(0.0, _MOST.get(column, np.inf))
     persons = [person_of(row) for row in having]
     by_person = mean_by_person(values, persons) if len(set(persons)) >= FEWEST_PERSONS else None
     return interval_columns(column, mean, by_person)

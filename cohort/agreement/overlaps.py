@@ -54,14 +54,18 @@ def _points(mask: Mask, geometry: StackGeometry) -> tuple[Counts, Floats]:
 def spine_overlaps(
     stack: CommonStack, array: str, first: Structures, second: Structures, match: Match, who: Readers
 ) -> Iterator[OverlapRow]:
-    """Rows of a sagittal label array: all of it but the sacrum below S1, and every body or disc.
+    """Rows of a sagittal label array: all of it but the sacrum below S1 and what one reader alone has at the border of
+    the image, and every body or disc.
 
     Parameters
     ----------
     array : vertebral_body or disc
     """
     geometry = stack.first.stack.geometry
-    masks = (_drawn(stack.first.labels[array], first), _drawn(stack.second.labels[array], second))
+    masks = (
+        _drawn(stack.first.labels[array], first, match.cut_off[0]),
+        _drawn(stack.second.labels[array], second, match.cut_off[1]),
+    )
     yield from _rows([_part(*masks, geometry, stack.position)], kind=array, structure=ALL, **who)
     places = [*match.both, *((i, None) for i in match.missed), *((None, j) for j in match.extra)]
     for i, j in places:
@@ -70,11 +74,32 @@ def spine_overlaps(
         masks = (_one(first, i), _one(second, j))
         part = _part(*masks, geometry, stack.position)
         yield from _rows([part], kind=array, second_level=other, **named, **who)
+    yield from _cut_off(array, first, second, match, who)
 
 
-def _drawn(mask: Labels, found: Structures) -> Mask:
-    """A whole label array without the sacrum below S1: some readers draw it, others do not."""
-    return np.asarray((mask > 0) & ~((mask == SACRAL_BODY) & (found.instances == 0)))
+def _cut_off(array: str, first: Structures, second: Structures, match: Match, who: Readers) -> Iterator[OverlapRow]:
+    """A row for each structure that one reader alone has at the border of the image."""
+    for found, numbers in zip((first, second), match.cut_off, strict=True):
+        for k in numbers:
+            n = int(np.count_nonzero(_one(found, k)))
+            level = found.names[k]
+            yield OverlapRow(
+                kind=array,
+                structure=level or f"{array} {found.rows[k].ordinal}",
+                level=level,
+                second_level=level if found is second else None,
+                n_first=n if found is first else 0,
+                n_second=n if found is second else 0,
+                reason="structure_cut_off",
+                **who,
+            )
+
+
+def _drawn(mask: Labels, found: Structures, cut_off: Sequence[int]) -> Mask:
+    """A whole label array without the sacrum below S1, and without some structures: some readers draw these, others do
+    not."""
+    left_out = np.isin(found.instances, [k + 1 for k in cut_off])
+    return np.asarray((mask > 0) & ~((mask == SACRAL_BODY) & (found.instances == 0)) & ~left_out)
 
 
 def _unnamed(array: str, first: Structures, i: int | None, second: Structures, j: int | None) -> str:

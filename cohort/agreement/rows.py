@@ -75,7 +75,9 @@ class OverlapRow:
     surface_mm: float | None = optional("mean of these distances, both directions together")
     n_first: int = column("voxels of the first reader")
     n_second: int = column("voxels of the second reader")
-    reason: str | None = optional("structure_missed or structure_extra, or another code; null where both have it")
+    reason: str | None = optional(
+        "structure_missed, structure_extra, structure_cut_off, or another code; null where both have it"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

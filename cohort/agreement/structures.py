@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import Final
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
 
 from cohort.anatomy.measure import Measurements
@@ -46,6 +47,9 @@ class Match:
     """Of the first reader alone."""
     extra: tuple[int, ...]
     """Of the second reader alone."""
+    cut_off: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
+    """Of the first and of the second reader alone, at the border of the image: people leave out what is not wholly in
+    view, and imports do it for them (`cohort.annotations.rules`), so these are neither missed nor extra."""
 
 
 def structures(found: Measurements, array: str, mask: Labels, levels: Labels | None) -> Structures:
@@ -90,8 +94,20 @@ def matched(first: Structures, second: Structures) -> Match:
     size = common.sum(axis=1)[1:, None] + common.sum(axis=0)[None, 1:]
     dice = 2 * common[1:, 1:] / np.maximum(size, 1)
     both = [(int(i), int(j)) for i, j in zip(*linear_sum_assignment(-dice), strict=True) if dice[i, j] >= LEAST_DICE]
-    return Match(
-        both=tuple(both),
-        missed=tuple(sorted(set(range(n)) - {i for i, _ in both})),
-        extra=tuple(sorted(set(range(m)) - {j for _, j in both})),
-    )
+    missed, first_cut = _alone(first, {i for i, _ in both})
+    extra, second_cut = _alone(second, {j for _, j in both})
+    return Match(tuple(both), missed, extra, (first_cut, second_cut))
+
+
+def _alone(found: Structures, shared: Set[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Structures without a counterpart: those wholly in view, and those at the border of the image."""
+    at_border = set(np.unique(found.instances[:, _border(found.instances.shape[1:])]).tolist())
+    alone = [k for k in range(len(found.names)) if k not in shared]
+    return tuple(k for k in alone if k + 1 not in at_border), tuple(k for k in alone if k + 1 in at_border)
+
+
+def _border(shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+    """[row, column] outermost pixels of a slice."""
+    border = np.ones(shape, bool)
+    border[1:-1, 1:-1] = False
+    return border
