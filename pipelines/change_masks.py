@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from cohort.annotations.store import AUTOMATIC
+from cohort.annotations.store import AUTOMATIC, CANDIDATE
 from cohort.errors import CohortError
 from cohort.store.layout import candidate_path
 from cohort.tables.buckets import table_dataset
 from cohort.tables.sql import in_memory
-from pipelines.agreement import CANDIDATE, Agreement, agree, write_agreement
+from pipelines.agreement import Agreement, agree, write_agreement
 from pipelines.change import SEED, ChangeReport, MaskAgreement
 from pipelines.study.examples import store_masks
 from pipelines.study.report import PAGE, write_study_report
