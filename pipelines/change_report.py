@@ -218,7 +218,8 @@ def _which_exams(masks: MaskAgreement) -> str:
 _MASKS_NOTE: Final = (
     '<p class="note">Dice and distances are means over structures that both have, in parentheses 95 % intervals by '
     "persons. Missed: the old masks alone have it; extra: the new ones alone. Bodies and discs are paired by overlap, "
-    "not by name; misnamed: the two names differ. The full report calls old masks automatic and new ones candidate.</p>"
+    "not by name; misnamed: the two names differ. Each kind as one mask has a limit; an exam in which one version "
+    "alone has any counts as 0 there. The full report calls old masks automatic and new ones candidate.</p>"
 )
 
 
@@ -237,7 +238,9 @@ def _overlaps_table(masks: MaskAgreement, gate: GateConfig) -> str:
             shown = f"{name}: below the limit" if marked[-1] else name
             counts = (row["n"], row["n_persons"])
             rows.append((title, shown, *counts, _mean(row, "mean", "", of_one), *distances, *errors, why(row)))
-    head = ("kind", "of", *(name.removeprefix("#") for name in OVERLAP_HEAD[1:] if name != PAPER))
+    head = ["kind", "of", *(name.removeprefix("#") for name in OVERLAP_HEAD[1:] if name != PAPER)]
+    if not any(row[-1] for row in rows):
+        head, rows = head[:-1], [row[:-1] for row in rows]
     return _table(head, rows, texts=2, marked=marked)
 
 
