@@ -55,8 +55,7 @@ def with_masks(
     config : for loads, of both masks alike; None: that of the store's latest run
     """
     out = folder / FOLDER
-    if out.exists():
-        shutil.rmtree(out)
+    shutil.rmtree(out, ignore_errors=True)  # of an earlier look
     if "segment" not in {one.stage for one in report.stages}:
         return report
     if report.exams.n_waiting:
