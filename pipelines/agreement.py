@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pyarrow.csv as pa_csv
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from cohort.agreement.common_slices import automatic_reading
@@ -26,7 +27,7 @@ from cohort.agreement.pairs import Loads, load_pairs
 from cohort.agreement.rows import AGREEMENT_TABLES, OverlapRow, PairRow, Readers, agreement_table
 from cohort.agreement.statistics import agreement_rows
 from cohort.anatomy.measure import Measurements
-from cohort.annotations.store import AUTOMATIC, Annotation, read_annotation, readers_of
+from cohort.annotations.store import AUTOMATIC, CANDIDATE, NETWORK_CODES, Annotation, read_annotation, readers_of
 from cohort.archive.demographics import VertebraCount
 from cohort.errors import ConfigurationError, RefusedError, StoreError
 from cohort.rows import ExamRow
@@ -34,7 +35,7 @@ from cohort.store.exam import StoredExam, read_exam
 from cohort.store.labels import read_labels
 from cohort.store.layout import candidate_path
 from cohort.store.publish import replacing
-from cohort.tables.buckets import read_objects
+from cohort.tables.buckets import objects_of, table_dataset
 from cohort.tables.ledger import read_ledger
 from pipelines.base_models import store_base_models
 from pipelines.config import LoadConfig, read_config
@@ -43,8 +44,6 @@ from pipelines.measure import is_t2_axial, measure_labelled, measured_rows
 from pipelines.outcome import Result
 from pipelines.read_exams import demographics_of
 
-CANDIDATE: Final = "candidate"
-"""Code of the masks that a changed model made and that wait for acceptance."""
 PROGRESS_EVERY: Final = 10
 
 NETWORKS_OF: Final[Mapping[str, tuple[str, ...]]] = {
@@ -71,6 +70,8 @@ class ExamTask:
     readers: tuple[tuple[str, str], ...]
     loads: LoadTask
     """Settings of the loads; `measured_path` is not read, the rows are at hand."""
+    problem: str | None = None
+    """Why the readings are not to be compared."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,7 @@ def agree(
     test_part: Mapping[str, frozenset[str]] | None,
     processes: int,
     report: Report,
+    exams: Collection[str] | None = None,
 ) -> Agreement:
     """Compare all exams that two readers have read; every pair of readers where none is named.
 
@@ -110,6 +112,7 @@ def agree(
     first, second : codes of readers; None: any
     config : for loads; None: that of the store's latest run
     test_part : of `read_test_part`; None: every exam counts
+    exams : only these; None: all
 
     Raises
     ------
@@ -119,7 +122,9 @@ def agree(
     if first is not None and first == second:
         raise ConfigurationError("a reader is compared with another one; for intra-reader agreement import the second "
                                  "reading under a code of its own, for example anna-2")  # fmt: skip
-    tasks = _tasks(store, first, second, read_config(config or _latest_config(store)).load, test_part)
+    if exams is None and test_part is not None:
+        exams = frozenset().union(*test_part.values())
+    tasks = _tasks(store, first, second, read_config(config or _latest_config(store)).load, exams)
     if not tasks:
         wanted = " and ".join(name for name in (first, second) if name) or "two readers"
         raise ConfigurationError(f"no exam has been read by {wanted}; cohort annotations import brings readings in")
@@ -176,33 +181,39 @@ def _latest_config(store: Path) -> Path | None:
 
 
 def _tasks(
-    store: Path,
-    first: str | None,
-    second: str | None,
-    config: LoadConfig,
-    test_part: Mapping[str, frozenset[str]] | None,
+    store: Path, first: str | None, second: str | None, config: LoadConfig, exams: Collection[str] | None
 ) -> list[ExamTask]:
     """Exams with readings to compare, in alphabetic order."""
-    exams: list[ExamRow] = sorted(read_objects(store, "exams"), key=lambda row: row.exam_id)
-    if test_part is not None:
-        exams = [row for row in exams if any(row.exam_id in part for part in test_part.values())]
-    wanted = (first, second)
-    sources = {AUTOMATIC: store} | ({CANDIDATE: candidate_path(store)} if CANDIDATE in wanted else {})
-    ledgers = {code: read_ledger(folder) for code, folder in sources.items()}
+    sources = {AUTOMATIC: store} | ({CANDIDATE: candidate_path(store)} if CANDIDATE in (first, second) else {})
+    ledgers = {code: read_ledger(folder, exams) for code, folder in sources.items()}
+    waiting = {row.exam_id: row for row in _exam_rows(sources[CANDIDATE], exams)} if CANDIDATE in sources else {}
     chosen = []
-    for exam in exams:
+    for exam in sorted(_exam_rows(store, exams), key=lambda row: row.exam_id):
         made = {code: ledger.get((exam.exam_id, "segment")) for code, ledger in ledgers.items()}
         labels = {code: row.path for code, row in made.items() if row is not None and row.path}
-        readers = tuple(_reader_pairs([*readers_of(store, exam.exam_id), *labels], first, second))
+        people = [code for code in readers_of(store, exam.exam_id) if code not in NETWORK_CODES]
+        readers = tuple(_reader_pairs([*people, *labels], first, second))
         if readers and exam.store_path:
             chosen.append((exam, labels, readers))
     if not chosen:
         return []
     base_models = {sex: model.path for sex, model in store_base_models(store, config).items()}
     return [
-        ExamTask(store, exam, labels, readers, _load_task(store, exam, config, base_models))
+        ExamTask(store, exam, labels, readers, _load_task(store, exam, config, base_models),
+                 _other_images(exam, waiting.get(exam.exam_id, exam)))
         for exam, labels, readers in chosen
-    ]
+    ]  # fmt: skip
+
+
+def _exam_rows(folder: Path, exams: Collection[str] | None) -> list[ExamRow]:
+    wanted = None if exams is None else ds.field("exam_id").isin(list(exams))
+    return objects_of("exams", table_dataset(folder, "exams").to_table(filter=wanted))
+
+
+def _other_images(exam: ExamRow, waiting: ExamRow) -> str | None:
+    """Masks of a changed model whose images were converted anew lie on those: another grid, or another series."""
+    same = waiting.store_path in (None, exam.store_path)
+    return None if same else "the candidate's masks are of images that were converted anew"
 
 
 def _reader_pairs(readers: Sequence[str], first: str | None, second: str | None) -> Iterator[tuple[str, str]]:
@@ -246,6 +257,8 @@ def compare_exam(task: ExamTask) -> ExamAgreement:
 
     Nothing is raised: what cannot be read, or an unexpected error, is the exam's own problem.
     """
+    if task.problem:
+        return ExamAgreement(problem=task.problem)
     try:
         return _compared_exam(task)
     except StoreError as error:

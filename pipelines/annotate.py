@@ -19,11 +19,10 @@ from cohort.annotations.mask_table import MaskLine, read_mask_table
 from cohort.annotations.rows import AnnotationRow, read_annotation_rows, replace_annotation_rows
 from cohort.annotations.rules import apply_rules
 from cohort.annotations.store import (
-    AUTOMATIC,
     Annotation,
     annotated_exams,
     annotation_path,
-    check_reader,
+    check_person,
     readers_of,
     remove_annotation,
     write_annotation,
@@ -108,7 +107,7 @@ def _import(request: ImportRequest, config: RunConfig, report: Callable[[str], N
     exams = Exams(request.store, _pseudonyms(config, request.store))
     gathered = _gather(request, exams)
     for _, reader in gathered.parts:
-        check_reader(reader)
+        check_person(reader)
     exams.load_files({exam_id for exam_id, _ in gathered.parts})
     done = Imported(rows=list(gathered.rows))
     last = time.monotonic()
@@ -231,12 +230,10 @@ def parse_readers(given: Sequence[str]) -> dict[str, str]:
     Raises
     ------
     ConfigurationError
-        for a code that is none, or `automatic`, which is that of the networks
+        for a code that is none, or one of the networks' own
     """
     found = {}
     for text in given:
         user, _, code = text.rpartition("=")
-        if check_reader(code) == AUTOMATIC:
-            raise ConfigurationError(f"{AUTOMATIC!r} is the reader code of the networks' masks")
-        found[user] = code
+        found[user] = check_person(code)
     return found

@@ -8,7 +8,7 @@ too, and sound (ok or flagged) on both sides.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +17,8 @@ import pandas as pd
 
 from cohort.agreement.bland_altman import BlandAltman, Interval, bland_altman, mean_absolute_error
 from cohort.agreement.correlation import icc_2_1, pearson
+from cohort.agreement.overlaps import ALL as WHOLE_KIND
+from cohort.agreement.rows import OverlapSummaryRow
 from pipelines.change_pairs import ALL, ChangePairs, Exams, Renamed, StageDifference
 
 Columns = dict[str, Any]
@@ -140,6 +142,36 @@ class Agreement:
 
 
 @dataclass(frozen=True)
+class MaskAgreement:
+    """How far the masks of old and new networks agree, in some exams (`pipelines/change_masks.py`)."""
+
+    n_with_both: int = 0
+    """Exams with masks by the old and by the new networks, on the same images."""
+    n_other_images: int = 0
+    """Exams with masks of both whose images were converted anew: the two are not of the same slices."""
+    n_compared: int = 0
+    problems: Mapping[str, str] = field(default_factory=dict)
+    """Exam that was drawn and could not be compared -> why."""
+    overlaps: tuple[OverlapSummaryRow, ...] = ()
+    """Of whole structures: each kind as one mask, the mean of its structures, levels, muscles and sides."""
+    reason: str | None = None
+    """Why there are no figures, as a sentence."""
+    failed: bool = False
+    """Whether there are exams to compare and no figures of them: nothing can be said of the limit of [gate]."""
+    page: str | None = None
+    """The report of the study kind, relative to the change report."""
+    page_problem: str | None = None
+    """Why there is no such page though there are figures, as a sentence."""
+
+    @property
+    def dice(self) -> dict[str, float]:
+        """Kind -> mean Dice over exams of all of it as one mask; 0, as defined, where only one version has any."""
+        as_one = [row for row in self.overlaps if row.structure == WHOLE_KIND]
+        counts = {row.kind: row.n + row.n_missed + row.n_extra for row in as_one}
+        return {row.kind: row.n * (row.mean or 0.0) / counts[row.kind] for row in as_one if counts[row.kind]}
+
+
+@dataclass(frozen=True)
 class ChangeReport:
     """What changed, and what it did to the numbers."""
 
@@ -153,6 +185,8 @@ class ChangeReport:
     agreements: tuple[Agreement, ...]
     points: Mapping[tuple[str, str], pd.DataFrame]
     """(column, of) -> some of the pairs: mean, difference, level, vendor."""
+    masks: MaskAgreement | None = None
+    """None where masks were not compared: the same networks, by the same code, made old and new ones."""
 
     @property
     def overall(self) -> tuple[Agreement, ...]:
@@ -164,7 +198,8 @@ def compare_change(store: Path) -> ChangeReport:
     """Compare the rows of STORE/candidate with the current ones, exam by exam.
 
     Only exams are compared that the change has been through to the stage in question; those that came in since are
-    counted. `StoreError` when the store has no tables, `ConfigurationError` when it has no candidate.
+    counted. Masks are not looked at (`pipelines/change_masks.py` adds them). `StoreError` when the store has no tables,
+    `ConfigurationError` when it has no candidate.
     """
     with ChangePairs(store) as pairs:
         agreements: list[Agreement] = []

@@ -14,13 +14,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cohort.agreement.bland_altman import Interval
+from cohort.agreement.overlaps import ALL as WHOLE_KIND
 from cohort.reasons import REASONS
-from pipelines.change import FEATURES, Agreement, ChangeReport, Feature, agreement_rows
+from pipelines.change import FEATURES, Agreement, ChangeReport, Feature, MaskAgreement, agreement_rows
 from pipelines.change_pairs import ALL
 from pipelines.change_plots import change_figures
 from pipelines.config import GateConfig
 from pipelines.fingerprint import NOTHING
 from pipelines.gate import Breach, accepts, verdict
+from pipelines.study.overlap_figures import KINDS, groups_of
+from pipelines.study.plot_style import in_words
+from pipelines.study.study_cells import OVERLAP_HEAD, PAPER, interval, number, why
 
 DIGITS: Final = {"mm": 2, "degrees": 1, "cm2": 2, "of 1": 3, "N": 0}
 """Unit of a feature -> decimals in which its differences are shown."""
@@ -70,6 +74,7 @@ def change_json(report: ChangeReport, gate: GateConfig) -> dict[str, Any]:
         "models": list(report.models),
         "exams": dataclasses.asdict(report.exams),
         "renamed": [dataclasses.asdict(one) for one in report.renamed],
+        "masks": dataclasses.asdict(report.masks) | {"dice": report.masks.dice} if report.masks else None,
         "agreements": agreement_rows(report.agreements),
     }
 
@@ -109,6 +114,8 @@ def _page(report: ChangeReport, gate: GateConfig, breaches: Sequence[Breach]) ->
             *_what_changed(report),
             "<h2>Exams and names</h2>",
             *_exams_and_names(report),
+            "<h2>Masks of both versions</h2>",
+            *_masks(report, gate),
             "<h2>All levels and vendors together</h2>",
             _agreements_table(report.overall, breaches, named=True),
             _NOTE,
@@ -179,6 +186,68 @@ def _exams_and_names(report: ChangeReport) -> Iterator[str]:
     if report.renamed:
         shown = [(one.structure, one.old, one.new, one.n) for one in report.renamed[:MAX_RENAMED]]
         yield _table(("structure", "old name", "new name", "n"), shown, texts=3)
+
+
+def _masks(report: ChangeReport, gate: GateConfig) -> Iterator[str]:
+    """How far the masks of old and new networks agree, as `cohort agreement` has it; or why that is not said."""
+    masks = report.masks
+    if masks is None:
+        yield "<p>Not compared: the same networks, by the same code, made the masks of both.</p>"
+        return
+    yield f"<p>{escape(_which_exams(masks))}</p>"
+    for problem in filter(None, (masks.reason, masks.page_problem)):
+        yield f"<p>{escape(problem)}</p>"
+    if masks.overlaps:
+        yield _overlaps_table(masks, gate)
+        yield _MASKS_NOTE
+    if masks.page:
+        yield f'<p><a href="{escape(masks.page)}">The full report of the masks, and of what is measured on them</a></p>'
+    if masks.problems:
+        yield _table(("exam that was not compared", "why"), list(masks.problems.items()), texts=2)
+
+
+def _which_exams(masks: MaskAgreement) -> str:
+    one_each = ", one of each person, by vendor" if masks.n_compared < masks.n_with_both else ""
+    other = f" Exams whose images were converted anew and are left out: {masks.n_other_images:,}."
+    return (
+        f"Exams with masks of both versions: {masks.n_with_both:,}; compared: {masks.n_compared:,}{one_each}."
+        f"{other if masks.n_other_images else ''}"
+    )
+
+
+_MASKS_NOTE: Final = (
+    '<p class="note">Dice and distances are means over structures that both have, in parentheses 95 % intervals by '
+    "persons. Missed: the old masks alone have it; extra: the new ones alone. Bodies and discs are paired by overlap, "
+    "not by name; misnamed: the two names differ. Each kind as one mask has a limit; an exam in which one version "
+    "alone has any counts as 0 there. The full report calls old masks automatic and new ones candidate.</p>"
+)
+
+
+def _overlaps_table(masks: MaskAgreement, gate: GateConfig) -> str:
+    """By kind: the mean of all structures, levels or muscles, and everything as one mask, which the gate judges."""
+    of_one, of_mm, rows, marked = 3, 2, [], []
+    for kind, title in KINDS.items():
+        found = [dataclasses.asdict(row) for row in masks.overlaps if row.kind == kind]
+        means = [row for row in found if not (row["level"] or row["muscle"] or row["structure"])]
+        for row in (*means, *groups_of(found)):
+            is_judged = row["structure"] == WHOLE_KIND
+            name = "all as one mask" if is_judged else in_words(row["level"] or row["muscle"] or "mean of all")
+            marked.append(is_judged and masks.dice.get(kind, 1.0) < gate.least_dice)
+            distances = (_mean(row, name, f"{name}_", of_mm) for name in ("hausdorff95_mm", "surface_mm"))
+            errors = (row["n_missed"], row["n_extra"], row["n_misnamed"])
+            shown = f"{name}: below the limit" if marked[-1] else name
+            counts = (row["n"], row["n_persons"])
+            rows.append((title, shown, *counts, _mean(row, "mean", "", of_one), *distances, *errors, why(row)))
+    head = ["kind", "of", *(name.removeprefix("#") for name in OVERLAP_HEAD[1:] if name != PAPER)]
+    if not any(row[-1] for row in rows):
+        head, rows = head[:-1], [row[:-1] for row in rows]
+    return _table(head, rows, texts=2, marked=marked)
+
+
+def _mean(row: Mapping[str, Any], name: str, ends: str, digits: int) -> str:
+    if row[name] is None:
+        return "-"
+    return f"{number(row[name], digits)} {interval(dict(row), ends, '_clustered', digits)}".strip()
 
 
 def _features(report: ChangeReport, breaches: Sequence[Breach]) -> Iterator[str]:

@@ -199,6 +199,9 @@ class GateConfig:
     """Share of the sound numbers of a feature that are not there any more, or refused."""
     renamed_exams: float = 0.01
     """Share of compared exams in which a vertebra or disc has another name."""
+    least_dice: float = 0.77
+    """Mean Dice of old and new masks in the exams that are compared, each kind as one mask; 0 judges none. Working
+    value: the lowest between networks and people in Hess et al. 2023."""
     least_persons: int = 20
     """A single level, or the exams of one vendor, are judged from this number of persons; all together always are."""
 
@@ -209,7 +212,7 @@ class GateConfig:
             if one.type == "float":
                 value = getattr(self, one.name)
                 _check(value >= 0, f"gate.{one.name} is 0 or more, not {value}")
-        for name in ("lost_exams", "lost_numbers", "renamed_exams"):
+        for name in ("lost_exams", "lost_numbers", "renamed_exams", "least_dice"):
             _check(getattr(self, name) <= 1, f"gate.{name} is a share, at most 1, not {getattr(self, name)}")
         _check(self.least_persons >= 2, f"gate.least_persons is at least 2, not {self.least_persons}")
 

@@ -23,15 +23,16 @@ class Breach:
     limit: float
     unit: str
     agreement: Agreement | None = None
-    """The comparison that it is of; None where it is of the exams."""
+    """The comparison that it is of; None where it is of the exams, or of masks."""
 
     def __str__(self) -> str:
         return f"{self.what}: {self.value:.3g} {self.unit}, limit {self.limit:g} {self.unit}"
 
 
 def verdict(report: ChangeReport, gate: GateConfig) -> tuple[Breach, ...]:
-    """Limits of the configuration that a change exceeds: those on exams first, then features in the report's order."""
-    return (*_breaches_of_exams(report, gate), *(one for a in report.agreements for one in _breaches(a, gate)))
+    """Limits of the configuration that a change exceeds: on exams, on masks, then features in the report's order."""
+    of_features = (one for a in report.agreements for one in _breaches(a, gate))
+    return (*_breaches_of_exams(report, gate), *_breaches_of_masks(report, gate), *of_features)
 
 
 def accepts(report: ChangeReport, gate: GateConfig) -> bool:
@@ -79,6 +80,19 @@ def _breaches_of_exams(report: ChangeReport, gate: GateConfig) -> Iterator[Breac
         share = n / exams.n_compared if exams.n_compared else 0.0
         if share > limit:
             yield Breach(f"{what}, {n} of {exams.n_compared}", 100 * share, 100 * limit, "%")
+
+
+def _breaches_of_masks(report: ChangeReport, gate: GateConfig) -> Iterator[Breach]:
+    """A kind whose masks overlap too little; a comparison that failed has found no exam in which they overlap."""
+    masks = report.masks
+    if masks is None or not gate.least_dice:
+        return
+    if masks.failed:
+        yield Breach(f"masks: {masks.reason} Exams compared", 0.0, 1.0, "exams")
+    for kind, dice in masks.dice.items():
+        if dice < gate.least_dice:
+            what = f"{kind.replace('_', ' ')}, mean Dice of old and new masks in {masks.n_compared} exams"
+            yield Breach(what, dice, gate.least_dice, "of 1")
 
 
 def _breaches(one: Agreement, gate: GateConfig) -> Iterator[Breach]:

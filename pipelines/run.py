@@ -313,10 +313,15 @@ def _judge(job: Job, *, accept: bool, stopped: bool) -> str:
     if stopped:
         return "held"
     from pipelines.change import compare_change  # plots and statistics: not for runs without a change
+    from pipelines.change_masks import with_masks
     from pipelines.change_report import write_change_report
 
-    report = compare_change(job.store)
-    write_change_report(report, job.config.gate, run_folder(job.store, job.run_id) / "change")
+    run = run_folder(job.store, job.run_id)
+    folder = run / "change"
+    report = with_masks(
+        compare_change(job.store), job.store, folder, config=run / "config.toml", note=job.progress.note
+    )
+    write_change_report(report, job.config.gate, folder)
     if report.exams.n_waiting or not (accept or accepts(report, job.config.gate)):
         return "held"
     promote(job.store, job.run_id)

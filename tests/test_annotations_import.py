@@ -331,9 +331,12 @@ def test_a_reader_is_not_called_automatic_and_tables_are_checked(place: Place, t
     source = write_mdai(tmp_path / "e.json", [])
     base = ["annotations", "import", str(source), str(place.store), "--config", str(place.config)]
     table = write_table(tmp_path / "t.csv", {"file": "../x.nii", "exam": STUDY})
+    named = write_table(tmp_path / "named.csv", {"file": "x.nii", "exam": STUDY, "reader": "automatic"})
     odd = write_table(tmp_path / "odd.csv", {"file": "x.nii", "exam": STUDY, "flavour": "1"})
     for options, text in (
         (["--format", "mdai", "--reader", "automatic"], "networks' masks"),
+        (["--format", "mdai", "--reader", "candidate"], "networks' masks"),
+        (["--format", "nifti", "--table", str(named)], "networks' masks"),
         (["--format", "mdai", "--reader", "Dr. Who"], "reader's code"),
         (["--format", "nifti", "--reader", "a"], "need --table"),
         (["--format", "nifti", "--reader", "a", "--table", str(table)], "outside the folder"),

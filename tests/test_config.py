@@ -129,6 +129,7 @@ def test_values_are_read_with_their_types(tmp_path: Path) -> None:
         ("[gate]\nlength_bias_mm = -1", "gate.length_bias_mm is 0 or more"),
         ("[gate]\nlean_width = nan", "gate.lean_width is 0 or more"),
         ("[gate]\nlost_exams = 2", "gate.lost_exams is a share, at most 1"),
+        ("[gate]\nleast_dice = 77", "gate.least_dice is a share, at most 1"),
         ("[gate]\nleast_persons = 1", "gate.least_persons is at least 2"),
         ("[measure]\ntime_limit_s = 0", "measure.time_limit_s is positive"),
         ("[load]\ntime_limit_s = -1", "load.time_limit_s is positive"),

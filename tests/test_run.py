@@ -27,6 +27,7 @@ from models.phantom.exam import ExamPlan, make_exam
 from pipelines.cli import main
 from pipelines.config import ClusterConfig, LoadConfig, PrivacyConfig, RunConfig
 from pipelines.demo import answers, draw_pictures
+from pipelines.fingerprint import STAGE_VERSIONS
 from pipelines.maintenance import check, collect_garbage
 from pipelines.progress import Progress
 from pipelines.run import run
@@ -242,6 +243,21 @@ def test_a_killed_run_resumes(place: Place) -> None:
 
 def _converted(place: Place) -> bool:
     return (place.store / "tables" / "_store.json").exists() and any(read_ledger(place.store))
+
+
+def test_a_new_version_of_segmentation_is_compared_by_its_masks_and_accepted(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(STAGE_VERSIONS, "segment", 99)  # the same code under another version: the same masks
+    summary = place.run()
+    assert summary.run.change == "accepted"
+    change = place.store / "runs" / summary.run.run_id / "change"
+    masks = json.loads((change / "change.json").read_text())["masks"]
+    assert (masks["n_with_both"], masks["n_compared"], masks["reason"]) == (2, 1, None)  # both are of one person
+    assert masks["dice"].keys() >= {"vertebral_body", "disc"}
+    assert set(masks["dice"].values()) == {1.0}
+    assert (change / masks["page"]).exists()
+    assert read_ledger(place.store)[place.exam_id(WITH_AXIAL), "segment"].stage_version == 99
 
 
 def test_nothing_of_the_patient_is_written_anywhere(place: Place, capfd: pytest.CaptureFixture[str]) -> None:

@@ -43,6 +43,9 @@ from cohort.terms import disc_name
 
 AUTOMATIC: Final = "automatic"
 """Reader code of the networks' masks."""
+CANDIDATE: Final = "candidate"
+"""Reader code of the masks that a changed model made and that wait for acceptance."""
+NETWORK_CODES: Final = frozenset((AUTOMATIC, CANDIDATE))
 
 VERTEBRAE: Final = (*(f"T{k}" for k in range(8, 14)), *(f"L{k}" for k in range(1, 7)), "S1")
 """From cranial to caudal; T13 and L6 are there for those who have them."""
@@ -98,6 +101,13 @@ def check_reader(reader: str) -> str:
     """The code of a reader; `ConfigurationError` where it is none."""
     if not _READER.fullmatch(reader):
         raise ConfigurationError("a reader's code has 1 to 32 letters, digits, - or _; names of people are not stored")
+    return reader
+
+
+def check_person(reader: str) -> str:
+    """The code of a reader who is a person; `ConfigurationError` where it is none, or one of the networks' own."""
+    if check_reader(reader) in NETWORK_CODES:
+        raise ConfigurationError(f"{reader!r} is the reader code of the networks' masks")
     return reader
 
 

@@ -38,6 +38,8 @@ def changes() -> None:
 def show(store: Path, config_path: Path | None, as_json: bool) -> None:
     """Compare waiting numbers with the current ones, judge them by [gate], and write the whole report.
 
+    Where networks have changed the masks of up to 60 exams are compared, too, which takes minutes.
+
     \b
     Examples:
       cohort changes show --store /data/store --config cohort.toml
@@ -45,13 +47,15 @@ def show(store: Path, config_path: Path | None, as_json: bool) -> None:
     """
     from cohort.store.layout import candidate_path
     from pipelines.change import compare_change
+    from pipelines.change_masks import with_masks
     from pipelines.change_report import change_json, write_change_report
     from pipelines.config import read_config
 
     gate = read_config(config_path).gate
     with only_run(store, "changes show", note):
-        report = compare_change(store)
-        page = write_change_report(report, gate, candidate_path(store) / "report")
+        folder = candidate_path(store) / "report"
+        report = with_masks(compare_change(store), store, folder, config=config_path, note=note)
+        page = write_change_report(report, gate, folder)
     if as_json:
         click.echo(json.dumps(change_json(report, gate), indent=1, allow_nan=False))
     else:

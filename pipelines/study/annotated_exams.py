@@ -11,7 +11,7 @@ from typing import Final
 import pyarrow.dataset as ds
 
 from cohort.anatomy.orientation import standing_order
-from cohort.annotations.store import AUTOMATIC, Annotation, annotated_exams, read_annotation, readers_of
+from cohort.annotations.store import NETWORK_CODES, Annotation, annotated_exams, read_annotation, readers_of
 from cohort.errors import ConfigurationError, StoreError
 from cohort.rows import ExamRow
 from cohort.stacks import ImageStack
@@ -50,7 +50,7 @@ def study_exams(store: Path, report: Callable[[str], None]) -> list[StudyExam]:
 
 def human_readers(store: Path, exam_id: str) -> list[str]:
     """Codes of the persons with an annotation of an exam; the networks' own masks teach nothing."""
-    return [reader for reader in readers_of(store, exam_id) if reader != AUTOMATIC]
+    return [reader for reader in readers_of(store, exam_id) if reader not in NETWORK_CODES]
 
 
 def exam_rows(store: Path, exam_ids: Sequence[str]) -> dict[str, ExamRow]:

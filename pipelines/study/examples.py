@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import pyarrow.dataset as ds
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from cohort.agreement.overlap import dice
-from cohort.annotations.store import AUTOMATIC, read_annotation
+from cohort.annotations.store import AUTOMATIC, CANDIDATE, read_annotation
 from cohort.errors import CohortError
 from cohort.review.overlay import View, contour
 from cohort.stacks import LabelledStack, Plane
 from cohort.store.exam import read_exam
 from cohort.store.labels import read_labels
 from cohort.store.layout import candidate_path
-from cohort.tables.buckets import read_objects
+from cohort.tables.buckets import table_dataset
 from cohort.tables.ledger import read_ledger
-from pipelines.agreement import CANDIDATE
 from pipelines.candidate import has_candidate
 from pipelines.study.plot_style import in_words
 from pipelines.study.study_data import Comparison, StudyData, of_comparison
@@ -155,10 +155,17 @@ def _score(first: _Shown, second: _Shown, name: str, k: int) -> str:
     return f"{dice(*masks):.3f}" if any(mask.any() for mask in masks) else "on other slices"
 
 
-def store_masks(store: Path) -> Masks:
-    """Masks of a store: the networks' and those of a changed model by their ledgers, a reader's by the annotations."""
-    images = {row.exam_id: row.store_path for row in read_objects(store, "exams")}
-    ledgers = {code: read_ledger(folder) for code, folder in _networks(store).items()}
+def store_masks(store: Path, exams: Collection[str] | None = None) -> Masks:
+    """Masks of a store: the networks' and those of a changed model by their ledgers, a reader's by the annotations.
+
+    Parameters
+    ----------
+    exams : the only ones that will be asked for; None: any
+    """
+    wanted = None if exams is None else ds.field("exam_id").isin(list(exams))
+    rows = table_dataset(store, "exams").to_table(columns=["exam_id", "store_path"], filter=wanted).to_pylist()
+    images = {row["exam_id"]: row["store_path"] for row in rows}
+    ledgers = {code: read_ledger(folder, exams) for code, folder in _networks(store).items()}
 
     def masks(exam_id: str, reader: str) -> Sequence[LabelledStack]:
         if not images.get(exam_id):

@@ -12,13 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cohort.agreement.rows import AGREEMENT_TABLES
-from cohort.annotations.store import AUTOMATIC
+from cohort.annotations.store import NETWORK_CODES
 from cohort.errors import ConfigurationError
 from cohort.tables.schema import schema_of
-from pipelines.agreement import CANDIDATE
-
-NETWORKS: Final = frozenset((AUTOMATIC, CANDIDATE))
-"""Codes of networks among readers: current masks, and those of a changed model that wait to be accepted."""
 
 Row = dict[str, Any]
 """One row of a table; None where there is no value."""
@@ -34,7 +30,7 @@ class Comparison:
     @property
     def is_automatic(self) -> bool:
         """Whether networks are compared with a person, as in the paper; two models are not."""
-        return (self.first in NETWORKS) != (self.second in NETWORKS)
+        return (self.first in NETWORK_CODES) != (self.second in NETWORK_CODES)
 
     @property
     def title(self) -> str:
