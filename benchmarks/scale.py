@@ -187,10 +187,11 @@ def overhead(folder: Path, n: int = OVERHEAD_EXAMS) -> dict[str, float]:
         for stage in chain_stages(job, n_exams=n, cpu_slots=2)
     )
     with local_cluster(2, device="cpu") as client:
-        executor = DaskExecutor(client)
+        executor = _Counting(client)
         run_window(_warm_up(), stages, executor=executor, on_outcome=lambda outcome: ())
         with RunLog(job.store, job.run_id) as log:
             parts = Chain(job, planned.plan, planned.index, ledgers=planned.ledgers, root=job.store, log=log)
+            executor.n_tasks = 0
             used = time.process_time()
             ours = seconds(lambda: run_window(parts.items(), stages, executor=executor, on_outcome=parts.on_outcome))
             ours += seconds(parts.flush)
@@ -201,9 +202,20 @@ def overhead(folder: Path, n: int = OVERHEAD_EXAMS) -> dict[str, float]:
         "exams": n,
         "overhead_ms_per_exam": 1e3 * ours / n,
         "client_cpu_ms_per_exam": 1e3 * used / n,
+        "tasks_per_exam": executor.n_tasks / n,
         "dask_map_ms_per_exam": 1e3 * bare / n,
         "ratio": ours / bare,
     }
+
+
+class _Counting(DaskExecutor):
+    """Counts the tasks of Dask."""
+
+    n_tasks = 0
+
+    def submit(self, stage: Stage, items: tuple[WorkItem, ...]) -> None:
+        self.n_tasks += 1
+        super().submit(stage, items)
 
 
 def _warm_up() -> list[WorkItem]:

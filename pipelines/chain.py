@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +12,7 @@ from typing import Any, Final
 from cohort.tables.buckets import objects_of
 from cohort.tables.ledger import Ledger, read_ledger
 from cohort.tables.stages import STAGES, later_stages
+from pipelines.commit_pace import CommitPace
 from pipelines.convert import CONVERT_BATCH, ConvertTask, convert, image_sources
 from pipelines.exams import ExamPlan
 from pipelines.index import FileIndex
@@ -28,9 +28,7 @@ from pipelines.summary import exam_row
 from pipelines.window import WINDOW_PER_SLOT, Stage
 
 COMMIT_EVERY_S: Final = 15.0
-"""A killed run loses at most the results of this time, or longer where commits are slow:"""
-COMMIT_SHARE: Final = 0.05
-"""A commit rewrites all buckets that it touches. In a large store it takes long, so it is done less often."""
+"""A killed run loses at most the results of this time, or longer where commits are slow (`pipelines.commit_pace`)."""
 
 CHECKED = "load, checked"
 """Queue of the exams of stage load that OpenSim solves again."""
@@ -92,7 +90,7 @@ class Chain:
         self._sample = max(1, math.ceil(plan.stages["load"] * job.config.load.opensim_sample))
         self._open: dict[str, OpenExam] = {}
         self._uncommitted: list[Outcome] = []
-        self._next_commit = time.monotonic() + COMMIT_EVERY_S
+        self._pace = CommitPace(COMMIT_EVERY_S)
         self.n_executed = 0
         self.n_ended = 0
         """Exams that came to their end."""
@@ -135,7 +133,7 @@ class Chain:
         self._job.progress.outcome(outcome)
         self._log.outcome(outcome)
         self._count_check(outcome)
-        if time.monotonic() > self._next_commit:
+        if self._pace.is_due:
             self.flush()
         if _goes_on(outcome):
             stage = later_stages(outcome.stage)[0]
@@ -145,18 +143,17 @@ class Chain:
 
     def flush(self) -> None:
         """Commit what is not committed yet, and let go of the exams that have ended."""
-        begun = time.monotonic()
-        if self._uncommitted:
+        if not self._uncommitted:
+            return
+        with self._pace.commit():
             ids = dict.fromkeys(outcome.exam_id for outcome in self._uncommitted)
             opened = map(self._open.__getitem__, ids)
             rows = [exam_row(one.exam.selected, one.exam.plan, one.ledger) for one in opened]
             commit_outcomes(self._root, self._job.run_id, self._uncommitted, rows)
-            for outcome in self._uncommitted:
-                if not _goes_on(outcome):
-                    del self._open[outcome.exam_id]
-            self._uncommitted = []
-        ended = time.monotonic()
-        self._next_commit = ended + max(COMMIT_EVERY_S, (ended - begun) / COMMIT_SHARE)
+        for outcome in self._uncommitted:
+            if not _goes_on(outcome):
+                del self._open[outcome.exam_id]
+        self._uncommitted = []
 
     def _count_check(self, outcome: Outcome) -> None:
         loads = outcome.rows.get("loads")

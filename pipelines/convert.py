@@ -14,8 +14,9 @@ from cohort.store.convert import convert_exam
 from cohort.store.layout import exam_store_path
 from pipelines.outcome import Result, WorkItem
 
-CONVERT_BATCH: Final = 8
-"""Exams of one task, each about a second: enough that Dask's milliseconds for a task do not count."""
+CONVERT_BATCH: Final = 32
+"""Exams of one task, each a quarter of a second to a second: a task costs client and scheduler some milliseconds, and
+lasts some 8 to 30 s."""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from cohort.loading.tasks import Task
 from cohort.rows import FileRow, QualityRow, WantedRow
 from cohort.store.layout import exam_store_path, label_store_path, measure_path
 from cohort.tables.stages import STAGES
-from pipelines.fingerprint import NOTHING, STAGE_VERSIONS, Parts, chained, digest
+from pipelines.fingerprint import NOTHING, STAGE_VERSIONS, Parts, chained, digest, digest_of_plain
 
 
 @dataclass(frozen=True)
@@ -219,7 +219,8 @@ def make_plan(exam_id: str, inputs: Mapping[str, str], sex: str | None, artefact
 
 def images_digest(sagittal: Iterable[FileRow], axial: Iterable[FileRow], axial_weighting: str | None) -> str:
     """Digest of the images that conversion is given."""
-    return digest({"sagittal": _images(sagittal), "axial": _images(axial), "axial_weighting": axial_weighting})
+    images = {"sagittal": _images(sagittal), "axial": _images(axial), "axial_weighting": axial_weighting}
+    return digest_of_plain(images)
 
 
 def _images(rows: Iterable[FileRow]) -> list[list[str | int]]:

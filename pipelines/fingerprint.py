@@ -25,7 +25,17 @@ def digest(value: Any) -> str:
     in their order: sort what has none. Raises `TypeError` for other types (their text may differ between runs) and
     `ValueError` for NaN and infinity.
     """
-    return hashlib.sha256(canonical_json(value).encode("ascii")).hexdigest()[:DIGEST_CHARACTERS]
+    return _hashed(canonical_json(value))
+
+
+def digest_of_plain(value: Any) -> str:
+    """`digest` of a value that consists of None, text, whole numbers, lists and dictionaries with text keys alone, five
+    times as fast because nobody looks whether it does."""
+    return _hashed(_json(value))
+
+
+def _hashed(text: str) -> str:
+    return hashlib.sha256(text.encode("ascii")).hexdigest()[:DIGEST_CHARACTERS]
 
 
 NOTHING: Final = hashlib.sha256(b"null").hexdigest()[:DIGEST_CHARACTERS]
@@ -66,7 +76,11 @@ def chained(parts: Mapping[str, Parts]) -> dict[str, str]:
 
 def canonical_json(value: Any) -> str:
     """JSON with sorted keys, no spaces and ASCII only: equal for equal values on every machine."""
-    return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return _json(_plain(value))
+
+
+def _json(plain: Any) -> str:
+    return json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def _plain(value: Any) -> Any:

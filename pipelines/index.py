@@ -7,7 +7,6 @@ only of what is read or asked for.
 from __future__ import annotations
 
 import sys
-import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from cohort.errors import ConfigurationError
 from cohort.rows import FileRow
 from cohort.tables.buckets import bucket_files, read_objects
 from cohort.tables.commit import commit
+from pipelines.commit_pace import CommitPace
 from pipelines.exams import Exam
 from pipelines.job import Job, Workers
 from pipelines.outcome import Outcome, WorkItem
@@ -35,7 +35,8 @@ from pipelines.scan import SCAN_STAGES, HashTask, file_rows, one_by_one, scan_it
 from pipelines.window import NEVER, Executor, run_window
 
 COMMIT_EVERY_S: Final = 60.0
-"""Rewriting the index takes seconds when it has millions of rows; a killed scan loses at most this time's work."""
+"""A killed scan loses at most the work of this time, or longer where commits are slow (`pipelines.commit_pace`): where
+the index has millions of rows, rewriting it takes seconds."""
 
 Integers = npt.NDArray[np.int64]
 COMPARED: Final = ("file_id", "container_id", "size_bytes", "mtime_ns", "reason")
@@ -161,7 +162,7 @@ class NewRows:
         self._job, self._n_files = job, n_files
         self._rows: list[FileRow] = []
         self._seen: set[str] = set()
-        self._last = time.monotonic()
+        self._pace = CommitPace(COMMIT_EVERY_S)
 
     @property
     def n_read(self) -> int:
@@ -172,16 +173,16 @@ class NewRows:
         """Take the rows of some files, all rows of each."""
         self._rows += rows
         self._seen.update(row.container_id or row.file_id for row in rows)
-        if time.monotonic() - self._last > COMMIT_EVERY_S:
+        if self._pace.is_due:
             self.commit()
             self._job.progress.note(f"{self.n_read} of {self._n_files} files read")
 
     def commit(self) -> None:
         """Write what was taken since the last time."""
         if self._rows:
-            commit(self._job.store, self._job.run_id, {"files": self._rows}, touched={})
+            with self._pace.commit():
+                commit(self._job.store, self._job.run_id, {"files": self._rows}, touched={})
         self._rows = []
-        self._last = time.monotonic()
 
 
 def refuse_many_gone(n_gone: int, n_known: int, what: str) -> None:

@@ -21,9 +21,9 @@ from cohort.store.layout import measure_path, review_directory
 from cohort.store.publish import replacing
 from pipelines.outcome import Result, WorkItem
 
-MEASURE_BATCH: Final = 8
-"""Exams of one task: half a second to a second each, and about as long again for the pictures, so a task lasts some 4
-to 20 s. A task costs Dask some milliseconds: more exams would save nothing, and those of a killed task run again."""
+MEASURE_BATCH: Final = 16
+"""Exams of one task: half a second to a second each, and about as long again for the pictures, so a task lasts some 8
+to 30 s. More exams would save little of the milliseconds that a task costs, and those of a killed task run again."""
 
 
 @dataclass(frozen=True)

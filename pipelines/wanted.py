@@ -6,7 +6,6 @@ nightly run over an unchanged archive compares digests in DuckDB and chooses not
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -24,6 +23,7 @@ from cohort.tables.commit import commit
 from cohort.tables.ledger import read_ledger
 from cohort.tables.sql import in_memory
 from cohort.tables.stages import STAGES
+from pipelines.commit_pace import CommitPace
 from pipelines.exams import (
     NO_PART_OF_AN_EXAM,
     WITH_INPUTS,
@@ -46,6 +46,7 @@ from pipelines.window import NEVER, run_window
 SELECTION_VERSION: Final = 1
 """Raised by hand when the code that chooses series may choose otherwise: every exam is then chosen again."""
 COMMIT_EVERY_S: Final = 30.0
+"""A killed run loses at most the choices of this time, or longer where commits are slow (`pipelines.commit_pace`)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,7 +194,7 @@ class Chosen:
         self._job, self._states = job, states
         self._exams: list[Exam] = []
         self._hashed: list[FileRow] = []
-        self._last = time.monotonic()
+        self._pace = CommitPace(COMMIT_EVERY_S)
         self.n_taken = 0
 
     def add(self, exam: Exam, hashed: Sequence[FileRow] = ()) -> None:
@@ -201,30 +202,33 @@ class Chosen:
         self.n_taken += 1
         self._exams.append(exam)
         self._hashed += hashed
-        if time.monotonic() - self._last > COMMIT_EVERY_S:
+        if self._pace.is_due:
             self.commit()
 
     def commit(self) -> None:
         """Write what was taken since the last time."""
-        if self._exams:
-            job, ids = self._job, [exam.exam_id for exam in self._exams]
-            plans = {exam.exam_id: plan_exam(exam, job.artefacts) for exam in self._exams if exam.sagittal}
-            ledger = read_ledger(job.store, ids)
-            selected = [selected_row(exam) for exam in self._exams]
-            new = {
-                "wanted": [
-                    self._wanted(exam, row, plans.get(row.exam_id))
-                    for exam, row in zip(self._exams, selected, strict=True)
-                ],
-                "exams": [exam_row(row, plans.get(row.exam_id), ledger) for row in selected],
-                "series": [row for exam in self._exams for row in exam.selection.series],
-                "quality": [flag for exam in self._exams for flag in selection_flags(exam)],
-                "files": self._hashed,
-            }
-            flags_of = {(exam_id, stage) for exam_id in ids for stage in ("scan", "select")}
-            commit(job.store, job.run_id, new, touched={"series": {(one,) for one in ids}, "quality": flags_of})
+        if not self._exams:
+            return
+        with self._pace.commit():
+            self._commit()
         self._exams, self._hashed = [], []
-        self._last = time.monotonic()
+
+    def _commit(self) -> None:
+        job, ids = self._job, [exam.exam_id for exam in self._exams]
+        plans = {exam.exam_id: plan_exam(exam, job.artefacts) for exam in self._exams if exam.sagittal}
+        ledger = read_ledger(job.store, ids)
+        selected = [selected_row(exam) for exam in self._exams]
+        new = {
+            "wanted": [
+                self._wanted(exam, row, plans.get(row.exam_id)) for exam, row in zip(self._exams, selected, strict=True)
+            ],
+            "exams": [exam_row(row, plans.get(row.exam_id), ledger) for row in selected],
+            "series": [row for exam in self._exams for row in exam.selection.series],
+            "quality": [flag for exam in self._exams for flag in selection_flags(exam)],
+            "files": self._hashed,
+        }
+        flags_of = {(exam_id, stage) for exam_id in ids for stage in ("scan", "select")}
+        commit(job.store, job.run_id, new, touched={"series": {(one,) for one in ids}, "quality": flags_of})
 
     def _wanted(self, exam: Exam, selected: ExamRow, plan: ExamPlan | None) -> WantedRow:
         state = self._states[exam.exam_id]

@@ -16,6 +16,7 @@ from resource import RUSAGE_SELF, getrusage
 from typing import Any, Final, Protocol
 
 from distributed import CancelledError, Client, Future, as_completed, get_worker
+from distributed.protocol.pickle import dumps, loads
 from distributed.scheduler import KilledWorker, NoValidWorkerError, NoWorkerError
 
 from cluster.resources import Resource, offered, preflight
@@ -161,8 +162,16 @@ class SerialExecutor:
         self._batches.clear()
 
 
-def _run_on_worker(stage: Stage, items: tuple[WorkItem, ...]) -> tuple[Outcome, ...] | Broken:
-    """Task of a Dask worker. The watchdog is a C thread: it ends the process even where a library holds the GIL."""
+def _run_on_worker(batch: bytes) -> tuple[Outcome, ...] | Broken:
+    """Task of a Dask worker, given a pickled stage and its items.
+
+    The watchdog is a C thread: it ends the process even where a library holds the GIL.
+    """
+    try:
+        stage, items = loads(batch)
+    except Exception as error:  # raised, Dask would log it with the bytes, which hold paths
+        log_failure("the unpacking of a batch", error)
+        return Broken(type(error).__name__)
 
     def watch(n_items: int) -> None:
         if stage.time_limit_s is not None:
@@ -202,8 +211,10 @@ class DaskExecutor:
         return self._offered[resource]
 
     def submit(self, stage: Stage, items: tuple[WorkItem, ...]) -> None:
-        """Send a batch to the scheduler."""
-        future = self._client.submit(_run_on_worker, stage, items, resources={stage.resource: 1}, pure=False)
+        """Send a batch to the scheduler, as bytes: objects it would unpack, measure and pack again, all in the client's
+        own process where the cluster is local."""
+        batch = dumps((stage, items))
+        future = self._client.submit(_run_on_worker, batch, resources={stage.resource: 1}, pure=False)
         self._flying[future] = (stage, items, time.perf_counter())
         self._done.add(future)
 

@@ -21,6 +21,7 @@ from pipelines.fingerprint import (
     canonical_json,
     chained,
     digest,
+    digest_of_plain,
     fingerprint,
 )
 
@@ -113,3 +114,8 @@ def test_keys_that_json_would_merge_are_refused() -> None:
 def test_nan_is_refused(value: float) -> None:
     with pytest.raises(ValueError, match="NaN or infinity"):
         digest({"x": value})
+
+
+def test_the_digest_of_plain_values_is_the_same_without_looking_at_them() -> None:
+    value = {"sagittal": [["1.2.3", -1, "ab"], ["ä", 2, ""]], "axial": [], "axial_weighting": None}
+    assert digest_of_plain(value) == digest(value)

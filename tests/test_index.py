@@ -113,6 +113,7 @@ def test_an_interrupted_scan_goes_on_where_it_stopped(place: Place, monkeypatch:
     write_block(place.archive, series="1.2", n=5)
     monkeypatch.setattr("pipelines.scan.FILES_PER_TASK", 1)
     monkeypatch.setattr("pipelines.index.COMMIT_EVERY_S", 0.0)
+    monkeypatch.setattr("pipelines.commit_pace.COMMIT_SHARE", float("inf"))  # however long a commit takes
     workers = InThisProcess()
     monkeypatch.setattr(workers, "executor", Interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -125,6 +126,7 @@ def test_a_scan_whose_time_is_over_keeps_what_it_has_read(place: Place, monkeypa
     write_block(place.archive, series="1.2", n=5)
     monkeypatch.setattr("pipelines.scan.FILES_PER_TASK", 1)
     monkeypatch.setattr("pipelines.index.COMMIT_EVERY_S", 0.0)
+    monkeypatch.setattr("pipelines.commit_pace.COMMIT_SHARE", float("inf"))  # however long a commit takes
     job = place.job()
     first = update_index(job, InThisProcess(), stop=lambda: bool(read_objects(job.store, "files")))
     assert first.n_files == first.n_read == 5 - first.n_unread

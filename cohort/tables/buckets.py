@@ -300,7 +300,11 @@ def _in_buckets(content: pa.Table, column: str, n_buckets: int) -> dict[int, pa.
     encoded = pc.dictionary_encode(content[column].combine_chunks())
     of_key = np.array([bucket_of(key, n_buckets) for key in encoded.dictionary.to_pylist()], np.int64)
     of_row = of_key[encoded.indices.to_numpy()] if len(of_key) else of_key
-    return {int(bucket): content.take(np.flatnonzero(of_row == bucket)) for bucket in np.unique(of_row)}
+    order = np.argsort(of_row, kind="stable")
+    ordered, of_row = content.take(order), of_row[order]
+    buckets = np.unique(of_row)
+    begin, end = (np.searchsorted(of_row, buckets, side) for side in ("left", "right"))
+    return {int(bucket): ordered.slice(a, b - a) for bucket, a, b in zip(buckets, begin, end, strict=True)}
 
 
 def by_bucket(keys: Iterable[Key], n_buckets: int) -> dict[int, list[Key]]:

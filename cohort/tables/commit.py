@@ -48,8 +48,7 @@ def commit(
         stage_replacement(store, "ledger", keys["ledger"], empty["ledger"], area=area)
         for table in sorted(keys.keys() - {"ledger"}):
             stage_replacement(store, table, keys[table], content.get(table, empty[table]), area=area)
-        for table, new in content.items():
-            stage_history(store, table, run_id, new, area=area)
+        stage_history(store, run_id, content, area=area)
         # the same ledger buckets a second time: read from disk with the old attempts, written without them
         stage_replacement(store, "ledger", keys["ledger"], content.get("ledger", empty["ledger"]), area=area)
         area.publish()

@@ -74,17 +74,18 @@ def description(table: str, column: str) -> str:
 def _arrow_column(table: str, declared: pa.Field, values: list[Any]) -> pa.Array:
     """One column, checked: what is wrong is named by table and column, the value itself is never repeated."""
     where = f"table {table}, column {declared.name}"
-    kinds = set(map(type, values))
-    if not declared.nullable and types.NoneType in kinds:
-        raise ValueError(f"{where}: a value is missing but the column requires one")
-    if pa.types.is_integer(declared.type) and not all(issubclass(kind, Integral | types.NoneType) for kind in kinds):
+    if pa.types.is_integer(declared.type) and not all(
+        issubclass(kind, Integral | types.NoneType) for kind in set(map(type, values))
+    ):
         raise ValueError(f"{where}: a value is not a whole number")  # Arrow would cut 1.5 to 1 in silence
     try:
         column = pa.array(values, type=declared.type)
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise ValueError(f"{where}: a value is not of type {declared.type}") from error
+    if not declared.nullable and column.null_count:
+        raise ValueError(f"{where}: a value is missing but the column requires one")
     numbers = column.flatten() if pa.types.is_list(column.type) else column
-    if pa.types.is_floating(numbers.type) and not pc.all(pc.is_finite(numbers), min_count=0).as_py():
+    if pa.types.is_floating(numbers.type) and pc.is_finite(numbers).false_count:
         raise ValueError(f"{where}: NaN or infinity (a value not measured is None)")
     return column
 
