@@ -26,7 +26,7 @@ from cohort.agreement.pairs import Loads, load_pairs
 from cohort.agreement.rows import AGREEMENT_TABLES, OverlapRow, PairRow, Readers, agreement_table
 from cohort.agreement.statistics import agreement_rows
 from cohort.anatomy.measure import Measurements
-from cohort.annotations.store import AUTOMATIC, Annotation, read_annotation, readers_of
+from cohort.annotations.store import AUTOMATIC, CANDIDATE, Annotation, read_annotation, readers_of
 from cohort.archive.demographics import VertebraCount
 from cohort.errors import ConfigurationError, RefusedError, StoreError
 from cohort.rows import ExamRow
@@ -43,8 +43,6 @@ from pipelines.measure import is_t2_axial, measure_labelled, measured_rows
 from pipelines.outcome import Result
 from pipelines.read_exams import demographics_of
 
-CANDIDATE: Final = "candidate"
-"""Code of the masks that a changed model made and that wait for acceptance."""
 PROGRESS_EVERY: Final = 10
 
 NETWORKS_OF: Final[Mapping[str, tuple[str, ...]]] = {

@@ -19,10 +19,9 @@ from cohort.annotations.mask_table import MaskLine, read_mask_table
 from cohort.annotations.rows import AnnotationRow, read_annotation_rows, replace_annotation_rows
 from cohort.annotations.rules import apply_rules
 from cohort.annotations.store import (
-    AUTOMATIC,
     Annotation,
     annotated_exams,
-    annotation_path,
+    annotation_attributes,
     check_reader,
     readers_of,
     remove_annotation,
@@ -31,7 +30,6 @@ from cohort.annotations.store import (
 from cohort.archive.pseudonym import Pseudonyms, load_or_create_key
 from cohort.errors import ConfigurationError, RefusedError
 from cohort.review.annotation_overlay import annotation_overlay
-from cohort.store.arrays import open_store, root_attributes
 from cohort.store.layout import review_directory
 from pipelines.config import RunConfig
 from pipelines.lock import only_run
@@ -209,7 +207,7 @@ def list_annotations(store: Path) -> list[Listed]:
 
 
 def _listed(store: Path, exam_id: str, reader: str, counts: Mapping[tuple[str | None, str, str], int]) -> Listed:
-    attributes = root_attributes(open_store(annotation_path(store, exam_id, reader), "labels"))
+    attributes = annotation_attributes(store, exam_id, reader)
     slices: Counter[str] = Counter()
     for key, numbers in attributes["slices"].items():
         slices[key.rsplit("/", 1)[1]] += len(numbers)
@@ -223,12 +221,10 @@ def parse_readers(given: Sequence[str]) -> dict[str, str]:
     Raises
     ------
     ConfigurationError
-        for a code that is none, or `automatic`, which is that of the networks
+        for a code that is none
     """
     found = {}
     for text in given:
         user, _, code = text.rpartition("=")
-        if check_reader(code) == AUTOMATIC:
-            raise ConfigurationError(f"{AUTOMATIC!r} is the reader code of the networks' masks")
-        found[user] = code
+        found[user] = check_reader(code)
     return found

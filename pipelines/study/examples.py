@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from cohort.agreement.overlap import dice
-from cohort.annotations.store import AUTOMATIC, read_annotation
+from cohort.annotations.store import AUTOMATIC, CANDIDATE, read_annotation
 from cohort.errors import CohortError
 from cohort.review.overlay import View, contour
 from cohort.stacks import LabelledStack, Plane
@@ -21,7 +21,6 @@ from cohort.store.labels import read_labels
 from cohort.store.layout import candidate_path
 from cohort.tables.buckets import read_objects
 from cohort.tables.ledger import read_ledger
-from pipelines.agreement import CANDIDATE
 from pipelines.candidate import has_candidate
 from pipelines.study.plot_style import in_words
 from pipelines.study.study_data import Comparison, StudyData, of_comparison

@@ -12,10 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cohort.agreement.rows import AGREEMENT_TABLES
-from cohort.annotations.store import AUTOMATIC
+from cohort.annotations.store import AUTOMATIC, CANDIDATE
 from cohort.errors import ConfigurationError
 from cohort.tables.schema import schema_of
-from pipelines.agreement import CANDIDATE
 
 NETWORKS: Final = frozenset((AUTOMATIC, CANDIDATE))
 """Codes of networks among readers: current masks, and those of a changed model that wait to be accepted."""
