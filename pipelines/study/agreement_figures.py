@@ -27,6 +27,14 @@ LABELS: Final = {
     DISC_HEIGHT: "disc height",
     AREA: "cross-sectional area",
     COMPRESSION: "compression",
+    "lordosis_l1_s1_deg": "lordosis L1-S1",
+    "lordosis_l1_l5_deg": "lordosis L1-L5",
+    "lordosis_centroid_deg": "lordosis of centroids",
+    "sacral_slope_deg": "sacral slope",
+    "coronal_deviation_mm": "coronal deviation",
+    "vertebra_centroid_distance_mm": "distance of vertebral centroids",
+    "disc_centroid_distance_mm": "distance of disc centroids",
+    "muscle_centroid_distance_mm": "distance of muscle centroids",
 }
 UNITS: Final = {"cm2": "cm²", "deg": "°"}
 
