@@ -43,8 +43,8 @@ img { max-width: 100%; height: auto; } figcaption { font-size: 13px; margin-top:
 @media print {
   @page { size: A4 landscape; margin: 10mm; }
   @page upright { size: A4 portrait; }
-  table { font-size: 9px; line-height: 1.25; break-inside: avoid; }
-  th, td { padding: 2px 7px 2px 0; } p.note, figcaption { font-size: 10px; }
+  table { font-size: 9px; line-height: 1.12; break-inside: avoid; }
+  th, td { padding: 1px 7px 1px 0; } h3 { margin: 8px 0 2px; } p.note, figcaption { font-size: 10px; }
   h2 { margin-top: 16px; } h2.part { break-before: page; margin-top: 0; }
   figure { break-inside: avoid; margin: 0; } img { max-height: 165mm; width: auto; }
   figure.upright { page: upright; } figure.upright img { max-height: 245mm; }
@@ -224,11 +224,12 @@ def _figure(picture: Picture) -> str:
 
 _AGREEMENT_CAPTION: Final = (
     "Upper plots: values of both, dashed x = y. Lower plots: difference against mean (Bland-Altman); solid bias, "
-    "dashed limits of agreement, grey bands their 95 % intervals with pairs taken as independent, brackets at the "
-    "right edge those by persons. Markers tell levels apart."
+    "dashed limits of agreement, grey bands their 95 % intervals with pairs taken as independent (that of the bias has "
+    "dash-dotted edges), brackets at the right edge those by persons. Markers tell levels apart."
 )
 _CAPTIONS: Final = {
-    "3": "Exams by the mean Dice of everything of a kind as one mask. The slice is that on which both drew most. "
+    "3": "Exams by the mean Dice of everything of a kind as one mask. The slice is that on which both drew most; "
+    "its own Dice counts whatever is drawn on it, the sacrum below S1 too, which that of the exam leaves out. "
     "Outlines: solid and dashed, as the legend says; exams by the first letters of their pseudonyms.",
     "4": "Above: each circle is a structure of an exam; diamonds are means with 95 % intervals, thick grey with "
     "structures taken as independent, thin black by persons. Below: means over slices in "
