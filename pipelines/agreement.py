@@ -27,7 +27,7 @@ from cohort.agreement.pairs import Loads, load_pairs
 from cohort.agreement.rows import AGREEMENT_TABLES, OverlapRow, PairRow, Readers, agreement_table
 from cohort.agreement.statistics import agreement_rows
 from cohort.anatomy.measure import Measurements
-from cohort.annotations.store import AUTOMATIC, CANDIDATE, NETWORK_CODES, Annotation, read_annotation, readers_of
+from cohort.annotations.store import AUTOMATIC, CANDIDATE, Annotation, read_annotation, readers_of
 from cohort.archive.demographics import VertebraCount
 from cohort.errors import ConfigurationError, RefusedError, StoreError
 from cohort.rows import ExamRow
@@ -191,8 +191,7 @@ def _tasks(
     for exam in sorted(_exam_rows(store, exams), key=lambda row: row.exam_id):
         made = {code: ledger.get((exam.exam_id, "segment")) for code, ledger in ledgers.items()}
         labels = {code: row.path for code, row in made.items() if row is not None and row.path}
-        people = [code for code in readers_of(store, exam.exam_id) if code not in NETWORK_CODES]
-        readers = tuple(_reader_pairs([*people, *labels], first, second))
+        readers = tuple(_reader_pairs([*readers_of(store, exam.exam_id), *labels], first, second))
         if readers and exam.store_path:
             chosen.append((exam, labels, readers))
     if not chosen:

@@ -21,8 +21,8 @@ from cohort.annotations.rules import apply_rules
 from cohort.annotations.store import (
     Annotation,
     annotated_exams,
-    annotation_path,
-    check_person,
+    annotation_attributes,
+    check_reader,
     readers_of,
     remove_annotation,
     write_annotation,
@@ -30,7 +30,6 @@ from cohort.annotations.store import (
 from cohort.archive.pseudonym import Pseudonyms, load_or_create_key
 from cohort.errors import ConfigurationError, RefusedError
 from cohort.review.annotation_overlay import annotation_overlay
-from cohort.store.arrays import open_store, root_attributes
 from cohort.store.layout import review_directory
 from pipelines.config import RunConfig
 from pipelines.lock import only_run
@@ -106,8 +105,6 @@ def import_annotations(request: ImportRequest, config: RunConfig, report: Callab
 def _import(request: ImportRequest, config: RunConfig, report: Callable[[str], None]) -> Imported:
     exams = Exams(request.store, _pseudonyms(config, request.store))
     gathered = _gather(request, exams)
-    for _, reader in gathered.parts:
-        check_person(reader)
     exams.load_files({exam_id for exam_id, _ in gathered.parts})
     done = Imported(rows=list(gathered.rows))
     last = time.monotonic()
@@ -216,7 +213,7 @@ def list_annotations(store: Path) -> list[Listed]:
 
 
 def _listed(store: Path, exam_id: str, reader: str, counts: Mapping[tuple[str | None, str, str], int]) -> Listed:
-    attributes = root_attributes(open_store(annotation_path(store, exam_id, reader), "labels"))
+    attributes = annotation_attributes(store, exam_id, reader)
     slices: Counter[str] = Counter()
     for key, numbers in attributes["slices"].items():
         slices[key.rsplit("/", 1)[1]] += len(numbers)
@@ -230,10 +227,10 @@ def parse_readers(given: Sequence[str]) -> dict[str, str]:
     Raises
     ------
     ConfigurationError
-        for a code that is none, or one of the networks' own
+        for a code that is none
     """
     found = {}
     for text in given:
         user, _, code = text.rpartition("=")
-        found[user] = check_person(code)
+        found[user] = check_reader(code)
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from cohort.store.labels import write_labels
 from cohort.store.layout import candidate_path, label_store_path
 from cohort.tables.buckets import read_objects
 from cohort.tables.commit import commit
-from pipelines.agreement import agree, read_test_part
+from pipelines.agreement import Agreement, agree, read_test_part, write_agreement
 from pipelines.cli import main
 from pipelines.commands.agreement import _number
 
@@ -48,6 +49,21 @@ def run(store: Path, output: Path, *options: str, code: int = 0) -> str:
     return result.output if code else result.stdout
 
 
+def compared(
+    store: Path,
+    output: Path,
+    config: Path,
+    *,
+    first: str | None = None,
+    second: str | None = None,
+    test_part: Mapping[str, frozenset[str]] | None = None,
+) -> Agreement:
+    """As the command, without its report, which takes longer than all the rest."""
+    found = agree(store, first=first, second=second, config=config, test_part=test_part, processes=1, report=print)
+    write_agreement(output, found.rows)
+    return found
+
+
 @pytest.fixture(scope="module")
 def against_networks(store: Path, config: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """Folder and JSON of anna against the networks, two exams at a time."""
@@ -71,6 +87,15 @@ def test_every_table_is_written_twice_with_its_columns(against_networks: tuple[P
         assert all(field.metadata[b"description"] for field in table.schema)
     assert found["agreement"][0]["first_reader"] == "anna"
     assert "NaN" not in printed
+
+
+def test_the_report_lies_beside_the_tables(against_networks: tuple[Path, str]) -> None:
+    folder, printed = against_networks
+    page = Path(json.loads(printed)["page"])
+    assert page == folder / "report.html"
+    assert "automatic against anna" in page.read_text()
+    assert f"exam {EXAMS[0]}" in (folder / "figures" / "figure-3-examples-anna-automatic.svg").read_text()
+    assert {path.suffix for path in (folder / "tables").iterdir()} == {".csv", ".parquet"}
 
 
 def test_every_quantity_is_paired_and_every_gap_has_a_reason(against_networks: tuple[Path, str]) -> None:
@@ -102,16 +127,21 @@ def test_statistics_that_two_exams_cannot_give_are_missing_for_a_reason(against_
 def test_readers_pair_with_each_other_and_people_come_before_networks(
     store: Path, config: Path, tmp_path: Path
 ) -> None:
-    printed = run(store, tmp_path, "--config", str(config))
+    compared(store, tmp_path, config)
     pairs = {(row["first_reader"], row["second_reader"]) for row in rows_of(tmp_path, "overlaps")}
     assert pairs == {("anna", "ben"), ("anna", "automatic"), ("ben", "automatic")}
     equal = [row for row in rows_of(tmp_path, "overlap_summary") if row["second_reader"] == "ben"]
     assert {row["mean"] for row in equal} == {1.0}  # both drew the true masks
-    assert "anna - automatic" in printed
+
+
+def test_named_readers_are_compared_in_their_order_and_printed(store: Path, tmp_path: Path) -> None:
+    config = tmp_path / "cohort.toml"
+    config.write_text('[load]\ntasks = ["standing"]\n')
+    printed = run(store, tmp_path, "--config", str(config), "--first", "automatic", "--second", "ben")
+    assert {(row["first_reader"], row["second_reader"]) for row in rows_of(tmp_path, "pairs")} == {("automatic", "ben")}
+    assert "automatic - ben" in printed
     assert "nan" not in printed.lower()
-    only = tmp_path / "only"
-    run(store, only, "--config", str(config), "--first", "automatic", "--second", "ben")
-    assert {(row["first_reader"], row["second_reader"]) for row in rows_of(only, "pairs")} == {("automatic", "ben")}
+    assert f"Report: {tmp_path / 'report.html'}" in printed
 
 
 def with_candidate(store: Path, copy: Path) -> Path:
@@ -132,7 +162,7 @@ def test_two_versions_of_networks_are_compared_without_any_annotation(
     changed = with_candidate(store, tmp_path / "changed")
     shutil.rmtree(changed / "annotations")
     output = tmp_path / "versions"
-    run(changed, output, "--config", str(config), "--first", "automatic", "--second", "candidate")
+    compared(changed, output, config, first="automatic", second="candidate")
     whole = [row for row in rows_of(output, "overlaps") if row["slice_position"] is None and row["structure"] == "all"]
     assert {row["kind"] for row in whole} == {"vertebral_body", "disc", "muscle"}
     assert all(0.6 < row["dice"] < 1.0 for row in whole)
@@ -160,8 +190,8 @@ SPLITS = "split,seed,network,part,exam_id,subject_id\n" + "".join(
 def test_a_network_is_judged_on_exams_of_its_test_part_alone(store: Path, config: Path, tmp_path: Path) -> None:
     splits = tmp_path / "splits.csv"
     splits.write_text(SPLITS)
-    options = ("--first", "anna", "--second", "automatic", "--config", str(config), "--split", str(splits))
-    run(store, tmp_path / "out", *options)
+    part = read_test_part(splits, "standard")
+    compared(store, tmp_path / "out", config, first="anna", second="automatic", test_part=part)
     found = {(row["kind"], row["exam_id"]) for row in rows_of(tmp_path / "out", "overlaps")}
     assert found == {("disc", EXAMS[0]), ("muscle", EXAMS[1])}
     quantities = {(row["quantity"], row["exam_id"]) for row in rows_of(tmp_path / "out", "pairs")}
@@ -169,7 +199,8 @@ def test_a_network_is_judged_on_exams_of_its_test_part_alone(store: Path, config
         ("disc_height_mm", EXAMS[0]), ("disc_centroid_distance_mm", EXAMS[0]), ("csa_cm2", EXAMS[1]),
         ("muscle_centroid_distance_mm", EXAMS[1]),
     }  # fmt: skip
-    assert "no test part" in run(store, tmp_path / "none", *options, "--kind", "shared", code=2)
+    options = ("--second", "automatic", "--split", str(splits), "--kind", "shared")
+    assert "no test part" in run(store, tmp_path / "none", *options, code=2)
 
 
 def test_a_table_without_the_columns_of_splits_is_refused(tmp_path: Path) -> None:
@@ -185,18 +216,29 @@ def test_an_exam_that_cannot_be_read_is_named_and_the_others_are_compared(
     damaged = tmp_path / "damaged"
     shutil.copytree(store, damaged)
     shutil.rmtree(next((damaged / "exams").glob(f"*/{EXAMS[1]}/labels-*.zarr")))
-    found = json.loads(run(damaged, tmp_path / "out", "--config", str(config), "--second", "automatic", "--json"))
-    assert found["exams"] == 1
-    assert found["not_compared"] == {EXAMS[1]: "no labels store here"}
+    found = compared(damaged, tmp_path / "out", config, second="automatic")
+    assert (found.n_exams, found.problems) == (1, {EXAMS[1]: "no labels store here"})
+
+
+def test_where_no_exam_can_be_read_there_is_no_report_and_none_stays(store: Path, config: Path, tmp_path: Path) -> None:
+    damaged, output = tmp_path / "damaged", tmp_path / "out"
+    shutil.copytree(store, damaged)
+    for path in (damaged / "exams").glob("*/*/labels-*.zarr"):
+        shutil.rmtree(path)
+    output.mkdir()
+    (output / "report.html").write_text("of an earlier comparison")
+    printed = json.loads(run(damaged, output, "--config", str(config), "--second", "automatic", "--json"))
+    assert (printed["page"], printed["exams"], len(printed["not_compared"])) == (None, 0, 2)
+    assert not (output / "report.html").exists()
 
 
 def test_an_unexpected_error_is_that_of_one_exam(store: Path, config: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     shutil.copytree(store, broken)
     next((broken / "annotations").glob(f"*/{EXAMS[1]}/anna.zarr/sagittal/0/disc/c*")).write_bytes(b"no Blosc frame")
-    found = json.loads(run(broken, tmp_path / "out", "--config", str(config), "--first", "anna", "--json"))
-    assert found["exams"] == 1
-    assert found["not_compared"][EXAMS[1]].startswith("internal_error")
+    found = compared(broken, tmp_path / "out", config, first="anna", second="automatic")
+    assert found.n_exams == 1
+    assert found.problems[EXAMS[1]].startswith("internal_error")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Annotations of MD.ai, NIfTI, MetaImage and PNG into a store: the same masks from each, a row for what is wrong."""
+"""Annotations of MD.ai, volumes and PNG into a store: the drawn masks, and a row for what is wrong."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ from annotated_exams import (
     masked,
     outlines,
     write_mdai,
-    write_meta,
     write_nifti,
     write_table,
 )
@@ -96,44 +95,6 @@ def test_an_export_of_mdai_gives_the_drawn_masks_bit_for_bit(place: Place, from_
     assert (from_mdai.tool, from_mdai.drawn_at) == ("md.ai", "2024-05-06T10:00:00.000Z")
     level = from_mdai.levels["sagittal", 0, "disc"]
     assert np.array_equal(level == 1 + LEVEL_NAMES.index("L4-L5"), masked(place.levels["L4-L5"], (2, 3, 4)) > 0)
-
-
-def volumes(place: Place, folder: Path, suffix: str) -> Path:
-    """The masks of the export as volumes whose values name bodies and discs, and the table for them."""
-    write = write_nifti if suffix == ".nii.gz" else write_meta
-    spine = np.zeros(place.sagittal.stack.image.shape, np.uint8)
-    for name, mask in place.levels.items():
-        spine[masked(mask, (2, 3, 4)) > 0] = 1 + LEVEL_NAMES.index(name)
-    write(folder / f"spine{suffix}", spine, place.sagittal.stack.geometry)
-    write(folder / f"muscle{suffix}", masked(place.axial.labels["muscle"], (1, 3)), place.axial.stack.geometry)
-    at = {"exam": STUDY, "drawn_at": "2024-05-06T10:00:00.000Z"}
-    lines = ({"file": f"spine{suffix}", **at}, {"file": f"muscle{suffix}", "array": "muscle", **at})
-    return write_table(folder / "masks.csv", *lines)
-
-
-def classes(folder: Path) -> Path:
-    """What the values of `volumes` mean."""
-    texts = []
-    for number, name in enumerate(LEVEL_NAMES, start=1):
-        structure = "disc" if "-" in name else "sacrum" if name == "S1" else "vertebral_body"
-        texts.append(f'[labels.{number}]\nstructure = "{structure}"\nlevel = "{name}"\n')
-    path = folder / "classes.toml"
-    path.write_text("\n".join(texts))
-    return path
-
-
-@pytest.mark.parametrize(("format_", "suffix"), [("nifti", ".nii.gz"), ("mha", ".mha")])
-def test_volumes_of_the_same_masks_give_the_identical_annotation(
-    place: Place, from_mdai: Annotation, tmp_path: Path, format_: str, suffix: str
-) -> None:
-    table = volumes(place, tmp_path, suffix)
-    options = ("--format", format_, "--table", str(table), "--classes", str(classes(tmp_path)), "--reader", format_)
-    assert run(place, tmp_path, *options)["rows"] == []
-    found = read(place, format_)
-    assert (found.slices, found.drawn_at) == (from_mdai.slices, from_mdai.drawn_at)
-    for mine, theirs in ((arrays(found), arrays(from_mdai)), (found.levels, from_mdai.levels)):
-        assert mine.keys() == theirs.keys()
-        assert all(np.array_equal(mine[key], theirs[key]) for key in mine)
 
 
 def test_pictures_of_slices_are_found_by_uid_and_by_number(place: Place, tmp_path: Path) -> None:
@@ -335,7 +296,7 @@ def test_a_reader_is_not_called_automatic_and_tables_are_checked(place: Place, t
     odd = write_table(tmp_path / "odd.csv", {"file": "x.nii", "exam": STUDY, "flavour": "1"})
     for options, text in (
         (["--format", "mdai", "--reader", "automatic"], "networks' masks"),
-        (["--format", "mdai", "--reader", "candidate"], "networks' masks"),
+        (["--format", "mdai", "--reader", "U_a=candidate"], "networks' masks"),
         (["--format", "nifti", "--table", str(named)], "networks' masks"),
         (["--format", "mdai", "--reader", "Dr. Who"], "reader's code"),
         (["--format", "nifti", "--reader", "a"], "need --table"),

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +20,7 @@ from cohort.annotations.store import (
     annotation_path,
     read_annotation,
     readers_of,
+    remove_annotation,
     write_annotation,
 )
 from cohort.errors import ConfigurationError, StoreError
@@ -22,6 +28,7 @@ from cohort.geometry import StackGeometry
 from cohort.stacks import ImageStack, LabelledStack
 from cohort.store.exam import StoredExam
 from cohort.store.labels import read_labels
+from cohort.store.publish import sweep_temporary
 
 EXAM = "abcd2345"
 
@@ -84,10 +91,65 @@ def test_the_same_annotation_is_not_written_again_and_another_takes_its_place(tm
 
 
 def test_readers_have_codes_and_nothing_else(tmp_path: Path) -> None:
-    for reader in ("", "Dr. Who", "a/b", "x" * 33):
+    for reader in ("", "Dr. Who", "a/b", "x" * 33, "automatic", "candidate"):
         with pytest.raises(ConfigurationError, match="code"):
             write_annotation(tmp_path, drawn(sagittal_stack(), reader=reader))
     assert not list(tmp_path.iterdir())
+
+
+WRITES_AND_DIES = """
+import os, signal, sys
+from pathlib import Path
+from test_annotations_store import drawn, sagittal_stack
+from cohort.annotations.store import write_annotation
+rename, left = os.rename, [int(sys.argv[2])]
+def rename_or_die(*paths):
+    if not left[0]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    left[0] -= 1
+    rename(*paths)
+os.rename = rename_or_die
+write_annotation(Path(sys.argv[1]), drawn(sagittal_stack(), rows=4))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+"""Writes a larger disc and is killed before its n-th rename, or at the end."""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL on this system")
+@pytest.mark.parametrize(("renames", "pixels"), [(0, 15), (1, 15), (2, 15), (3, 20)])
+def test_an_annotation_is_never_gone_while_another_takes_its_place(tmp_path: Path, renames: int, pixels: int) -> None:
+    """Renamed are the label store within the new annotation, the former annotation, and the new one."""
+    stack = sagittal_stack()
+    exam = StoredExam({}, [stack])
+    write_annotation(tmp_path, drawn(stack))
+
+    command = [sys.executable, "-c", WRITES_AND_DIES, str(tmp_path), str(renames)]
+    killed = subprocess.run(command, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, check=False)
+
+    assert killed.returncode == -signal.SIGKILL
+    found = read_annotation(tmp_path, exam, EXAM, "a")
+    assert np.count_nonzero(found.labelled[0].labels["disc"]) == pixels
+    assert (readers_of(tmp_path, EXAM), annotated_exams(tmp_path)) == (["a"], [EXAM])
+    assert write_annotation(tmp_path, drawn(stack, rows=2))
+    sweep_temporary(tmp_path, older_than_s=0)
+    path = annotation_path(tmp_path, EXAM, "a")
+    assert [entry.name for entry in path.parent.iterdir()] == ["a.zarr"]
+    assert np.count_nonzero(read_annotation(tmp_path, exam, EXAM, "a").labelled[0].labels["disc"]) == 10
+
+
+def test_a_removed_annotation_does_not_come_back(tmp_path: Path) -> None:
+    stack = sagittal_stack()
+    write_annotation(tmp_path, drawn(stack))
+    path = annotation_path(tmp_path, EXAM, "a")
+    shutil.copytree(path, path.with_name(".former-a.zarr"))  # as a kill leaves it
+
+    assert remove_annotation(tmp_path, EXAM, "a")
+    assert readers_of(tmp_path, EXAM) == []
+    assert not remove_annotation(tmp_path, EXAM, "a")
+    write_annotation(tmp_path, drawn(stack))
+    path.rename(path.with_name(".former-a.zarr"))
+    assert remove_annotation(tmp_path, EXAM, "a")
+    assert list(path.parent.iterdir()) == []
 
 
 def test_masks_slices_and_levels_must_fit_each_other(tmp_path: Path) -> None:

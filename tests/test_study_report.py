@@ -51,7 +51,8 @@ def split(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("study") / "splits.csv"
     path.write_text(
         "split,network,part,exam_id,subject_id\n"
-        "shared,disc,train,a,p\nshared,disc,train,b,p\nshared,disc,test,c,q\nshared,disc,,d,q\n"
+        "standard,muscle,test,a,p\nstandard,disc,test,a,p\nstandard,disc,training,c,\nstandard,disc,training,d,\n"
+        "shared,disc,test,c,q\nshared,disc,training,a,p\nshared,disc,training,b,p\nshared,disc,,d,q\n"
     )
     return path
 
@@ -157,8 +158,25 @@ def test_the_page_needs_nothing_else_and_tells_no_path(written: WrittenReport, p
         assert b"subject" not in content.replace(b"subject_id", b"")
 
 
+def test_figures_higher_than_wide_have_a_page_of_their_own_in_print(page: str, written: WrittenReport) -> None:
+    upright = re.findall(r'<figure class="upright">.*?<b>Figure (\w+)\.', page)
+    assert upright == ["5a", "6a"] * len(written.comparisons)
+
+
+def test_other_measures_are_named_as_people_name_them(page: str) -> None:
+    assert rows_of(page, "Table S1")[0][0] == "lordosis L1-S1, degrees"
+
+
 def test_splits_are_counted_by_exam_and_person(page: str) -> None:
-    assert "shared disc test 1 1 shared disc train 2 1" in words(page)
+    """By split, network and part; an exam of nobody known is a person of its own."""
+    counts = (
+        "shared discs training 2 1",
+        "shared discs test 1 1",
+        "standard discs training 2 2",
+        "standard discs test 1 1",
+        "standard muscles test 1 1",
+    )
+    assert " ".join(("split network part exams persons", *counts)) in words(page)
 
 
 def test_comparisons_stand_side_by_side_in_the_overview(page: str, written: WrittenReport) -> None:
@@ -333,6 +351,9 @@ def test_folders_that_are_no_study_are_refused(folder: Path, tmp_path: Path) -> 
     (tmp_path / "pairs.parquet").write_bytes(b"no table")
     with pytest.raises(ConfigurationError, match=r"pairs\.parquet is no Parquet file"):
         read_study(tmp_path)
+    (tmp_path / "splits.csv").write_text("split,network,part,exam_id,subject_id\nshared,disc,train,a,p\n")
+    with pytest.raises(ConfigurationError, match=r"splits\.csv has a part 'train'"):
+        read_study(folder, tmp_path / "splits.csv")
     (tmp_path / "splits.csv").write_text("split,part\n")
     with pytest.raises(ConfigurationError, match=r"splits\.csv has no column network, exam_id, subject_id"):
         read_study(folder, tmp_path / "splits.csv")

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cohort.annotations.store import AUTOMATIC, write_annotation
+from cohort.annotations.store import write_annotation
 from cohort.errors import ConfigurationError
 from cohort.geometry import StackGeometry
 from cohort.reasons import REASONS
@@ -201,24 +201,18 @@ def test_copies_under_another_name_are_found_by_pixels_and_by_files(tmp_path: Pa
 def test_exams_that_cannot_be_used_say_why(tmp_path: Path) -> None:
     write_annotated_store(tmp_path, 6)
     write_annotation(tmp_path, annotation(exam_of(6), [spine(6)]))  # no row in the tables
-    commit(tmp_path, "run2", {"exams": [exam_row(0, None), exam_row(7, None)]}, touched={})
+    commit(tmp_path, "run2", {"exams": [exam_row(0, None)]}, touched={})
     moved, _ = trunk(77)
     path = exam_store_path(tmp_path, exam_of(1), "1" * 64)
     far = replace(moved.geometry, position_mm=moved.geometry.position_mm + 30.0)
     write_exam(path, [replace(moved, geometry=far)], {})
     commit(tmp_path, "run3", {"exams": [exam_row(1, str(path.relative_to(tmp_path)))]}, touched={})
-    path = exam_store_path(tmp_path, exam_of(7), "0" * 64)
-    drawn = spine(7)
-    write_exam(path, [drawn[0]], {})
-    commit(tmp_path, "run4", {"exams": [exam_row(7, str(path.relative_to(tmp_path)))]}, touched={})
-    write_annotation(tmp_path, annotation(exam_of(7), [drawn], reader=AUTOMATIC))  # teaches nothing
     exams = {exam.exam_id: exam for exam in study_exams(tmp_path, lambda _: None)}
     assert {exam_id: exam.reason for exam_id, exam in exams.items() if exam.reason} == {
         exam_of(0): "no_exam_store",
         exam_of(1): "annotation_misfit",
         exam_of(6): "no_exam_store",
     }
-    assert exam_of(7) not in exams
     rows = split_standard(list(exams.values()), 0)
     assert {row.subject_id for row in rows if row.part} == {subject_of(k) for k in range(2, 6)}
 

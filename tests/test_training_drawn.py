@@ -10,7 +10,7 @@ import pytest
 from annotated_stores import DRAWN, annotation, exam_of, sparse, spine, subject_of, trunk, write_annotated_store
 from test_training import SMALL
 
-from cohort.annotations.store import AUTOMATIC, write_annotation
+from cohort.annotations.store import write_annotation
 from cohort.errors import ConfigurationError
 from cohort.store.exam import write_exam
 from cohort.terms import DISC, MUSCLE_LABELS, MUSCLES, SACRAL_BODY, VERTEBRAL_BODY
@@ -34,7 +34,6 @@ def _sources(store: Path, *numbers: int) -> list[ExamSource]:
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("store")
     write_annotated_store(folder, 3, readers=("A", "B"))
-    write_annotation(folder, annotation(exam_of(1), [spine(1)], reader=AUTOMATIC, slices=(0, 1, 2, 3)))
     return folder
 
 

@@ -21,7 +21,7 @@ from cohort.annotations.mdai import TOOL, MdaiExport, MdaiShape, read_mdai
 from cohort.annotations.outlines import Doubt, Mask, fill
 from cohort.annotations.placement import MisplacedError, place_volume
 from cohort.annotations.rows import AnnotationRow
-from cohort.annotations.store import check_person
+from cohort.annotations.store import check_reader
 from cohort.annotations.times import later, moment
 from cohort.annotations.volumes import MaskVolume, read_volume
 from cohort.archive.pseudonym import Pseudonyms
@@ -159,7 +159,7 @@ def _group_shapes(
 def _code_of(user: str, readers: Mapping[str, str]) -> str:
     """Code of a reader; also where nothing of theirs is taken, for their rows name it."""
     try:
-        return check_person(readers.get(user, readers.get("", user)))
+        return check_reader(readers.get(user, readers.get("", user)))
     except ConfigurationError as error:
         detail = "give users of MD.ai codes with --reader ID=CODE, or all of them one with --reader CODE"
         raise ConfigurationError(f"{error}; {detail}") from error

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from cohort.annotations.classes import ARRAY_PLANES
-from cohort.annotations.store import check_person
+from cohort.annotations.store import check_reader
 from cohort.annotations.times import iso_time
 from cohort.errors import ConfigurationError
 from cohort.stacks import Plane
@@ -101,7 +101,7 @@ def _line(line: dict[str, str | None], folder: Path, reader: str | None, where: 
     return MaskLine(
         path=target,
         exam=exam,
-        reader=check_person(by),
+        reader=check_reader(by),
         plane=_PLANES[plane] if plane else None,
         stack=_number(given["stack"], where),
         slice=_number(given["slice"], where),

@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -38,13 +37,13 @@ from cohort.store.arrays import (
 from cohort.store.exam import StoredExam
 from cohort.store.labels import read_labels, write_labels
 from cohort.store.layout import annotation_directory
-from cohort.store.publish import TEMPORARY_PREFIX, discard
+from cohort.store.publish import FORMER_PREFIX, current, replacing_folder, withdraw
 from cohort.terms import disc_name
 
 AUTOMATIC: Final = "automatic"
-"""Reader code of the networks' masks."""
+"""Code, where readers are compared, of the networks' masks; no reader has it."""
 CANDIDATE: Final = "candidate"
-"""Reader code of the masks that a changed model made and that wait for acceptance."""
+"""Likewise of the masks that a changed model made and that wait for acceptance."""
 NETWORK_CODES: Final = frozenset((AUTOMATIC, CANDIDATE))
 
 VERTEBRAE: Final = (*(f"T{k}" for k in range(8, 14)), *(f"L{k}" for k in range(1, 7)), "S1")
@@ -98,16 +97,11 @@ class Annotation:
 
 
 def check_reader(reader: str) -> str:
-    """The code of a reader; `ConfigurationError` where it is none."""
+    """The code of a reader; `ConfigurationError` where it is none, or one of the networks."""
+    if reader in NETWORK_CODES:
+        raise ConfigurationError(f"{reader!r} is the code of networks' masks, not of a reader")
     if not _READER.fullmatch(reader):
         raise ConfigurationError("a reader's code has 1 to 32 letters, digits, - or _; names of people are not stored")
-    return reader
-
-
-def check_person(reader: str) -> str:
-    """The code of a reader who is a person; `ConfigurationError` where it is none, or one of the networks' own."""
-    if check_reader(reader) in NETWORK_CODES:
-        raise ConfigurationError(f"{reader!r} is the reader code of the networks' masks")
     return reader
 
 
@@ -119,7 +113,7 @@ def annotation_path(store: Path, exam_id: str, reader: str) -> Path:
 def readers_of(store: Path, exam_id: str) -> list[str]:
     """Codes of the readers with an annotation of an exam, in alphabetic order."""
     paths = annotation_directory(store, exam_id).glob("*.zarr")
-    return sorted(path.stem for path in paths if not path.name.startswith(TEMPORARY_PREFIX))
+    return sorted({path.stem.removeprefix(FORMER_PREFIX) for path in paths})
 
 
 def annotated_exams(store: Path) -> list[str]:
@@ -128,7 +122,7 @@ def annotated_exams(store: Path) -> list[str]:
 
 
 def write_annotation(store: Path, annotation: Annotation) -> bool:
-    """Write an annotation in the place of the reader's former one of this exam.
+    """Write an annotation in the place of the reader's former one of this exam: there is always one or the other.
 
     Parameters
     ----------
@@ -149,29 +143,22 @@ def write_annotation(store: Path, annotation: Annotation) -> bool:
     target = annotation_path(store, annotation.exam_id, annotation.reader)
     digest = annotation.content_sha256
     with suppress(StoreError):  # one that is missing or damaged is written anew
-        if root_attributes(open_store(target, "labels")).get("content_sha256") == digest:
+        if annotation_attributes(store, annotation.exam_id, annotation.reader).get("content_sha256") == digest:
             return False
-    target.parent.mkdir(parents=True, exist_ok=True)
-    building, former = (target.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}") for _ in range(2))
-    try:
+    with replacing_folder(target) as building:
         write_labels(building, annotation.labelled, {**_attributes(annotation), "content_sha256": digest})
         _write_levels(building, annotation.levels)
-        # A folder cannot be renamed over a full one: killed in between, the annotation is to be imported again.
-        if target.exists():
-            target.rename(former)
-        building.rename(target)
-    finally:
-        discard(building)
-        discard(former)
     return True
+
+
+def annotation_attributes(store: Path, exam_id: str, reader: str) -> Mapping[str, Any]:
+    """Attributes of a reader's annotation of an exam: reader, tool, drawn_at, slices; `StoreError` without one."""
+    return root_attributes(open_store(current(annotation_path(store, exam_id, reader)), "labels"))
 
 
 def remove_annotation(store: Path, exam_id: str, reader: str) -> bool:
     """Remove a reader's annotation of an exam; False where there is none."""
-    path = annotation_path(store, exam_id, reader)
-    found = path.exists()
-    discard(path)
-    return found
+    return withdraw(annotation_path(store, exam_id, reader))
 
 
 def _check(annotation: Annotation) -> None:
@@ -223,7 +210,7 @@ def read_annotation(store: Path, exam: StoredExam, exam_id: str, reader: str) ->
     StoreError
         if there is no such annotation, or it was drawn on other stacks than the exam has now
     """
-    path = annotation_path(store, exam_id, reader)
+    path = current(annotation_path(store, exam_id, reader))
     root = open_store(path, "labels")
     attributes = root_attributes(root)
     labelled = read_labels(path, exam)

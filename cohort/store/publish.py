@@ -12,6 +12,8 @@ from typing import Final
 from uuid import uuid4
 
 TEMPORARY_PREFIX: Final = ".tmp-"
+FORMER_PREFIX: Final = ".former-"
+"""Of a folder's name while another takes its place."""
 STALE_AFTER_S: Final = 86_400.0
 """No stage of one exam takes a day."""
 
@@ -48,6 +50,50 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(target: Path) -> Iterator[Path]:
+    """Give a temporary sibling to build a folder in, which takes the place of `target` when the block ends.
+
+    A folder cannot be renamed over a full one. So the one that is there steps aside under another name, by which
+    `current` finds it until the new one has its place: at any time, and after a kill at any time, one of the two is
+    found as a whole. One writer at a time.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    building, former = target.with_name(f"{TEMPORARY_PREFIX}{uuid4().hex}"), _former(target)
+    try:
+        yield building
+        if target.exists():
+            discard(former)  # a killed replacement left it: what is at `target` took its place
+            os.rename(target, former)
+        os.rename(building, target)
+    finally:
+        discard(building)
+    discard(former)
+
+
+def current(target: Path) -> Path:
+    """Where a folder is that `replacing_folder` writes: at `target`, or aside while or since it was to be replaced."""
+    former = _former(target)
+    return former if former.exists() and not target.exists() else target
+
+
+def withdraw(target: Path) -> bool:
+    """Remove a folder that `replacing_folder` wrote, as a whole or not at all; False where there is none."""
+    found = current(target)
+    if not found.exists():
+        return False
+    gone = target.with_name(f"{TEMPORARY_PREFIX}{uuid4().hex}")
+    if found == target:
+        discard(_former(target))  # first, or it would come back
+    os.rename(found, gone)
+    discard(gone)
+    return True
+
+
+def _former(target: Path) -> Path:
+    return target.with_name(f"{FORMER_PREFIX}{target.name}")
 
 
 def _rename(building: Path, target: Path) -> None:

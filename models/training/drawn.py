@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cohort.anatomy.orientation import standing_order
-from cohort.annotations.store import NETWORK_CODES, Annotation, read_annotation, readers_of
+from cohort.annotations.store import Annotation, read_annotation, readers_of
 from cohort.errors import ConfigurationError, RefusedError
 from cohort.stacks import LabelledStack
 from cohort.store.exam import read_exam
@@ -155,8 +155,6 @@ def read_drawn(
 def _of_exam(store: Path, source: ExamSource, name: str, config: TrainingConfig) -> Iterator[tuple[str, _Slice]]:
     exam = read_exam(source.path)
     for reader in readers_of(store, source.exam_id):
-        if reader in NETWORK_CODES:
-            continue
         annotation = read_annotation(store, exam, source.exam_id, reader)
         for one in annotation.labelled:
             if name in one.labels and one.stack.plane == config.plane:

@@ -1,4 +1,4 @@
-"""`cohort agreement`: how far readers, networks and versions of networks agree."""
+"""`cohort agreement`: how far readers, networks and versions of networks agree, as tables and as a report."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from pipelines.agreement import Agreement
+    from pipelines.study.report import WrittenReport
 
 _WIDTH = 140
 _READER = "Code of a reader, automatic (the networks) or candidate (a changed model's masks that wait)."
@@ -25,7 +26,7 @@ _READER = "Code of a reader, automatic (the networks) or candidate (a changed mo
 @click.option("--first", help=f"{_READER} Differences are second - first.")
 @click.option("--second", help="The other reader; every pair of readers where neither is named.")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path, file_okay=False),
-              help="Folder for the tables; made if it is not there.")  # fmt: skip
+              help="Folder for tables and report; made if it is not there.")  # fmt: skip
 @click.option("--split", "split_file", type=click.Path(path_type=Path, exists=True, dir_okay=False),
               help="splits.csv of `cohort study split`: of each network only the exams of its test part.")  # fmt: skip
 @click.option("--kind", type=click.Choice(["standard", "shared"]), default="standard", show_default=True,
@@ -46,11 +47,13 @@ def agreement(
 ) -> None:
     """Compare the masks of readers, and what is measured on them, over all exams that two of them have read.
 
-    Writes pairs, overlaps, agreement and overlap_summary as Parquet and as CSV. Only slices that both readers looked
-    at count. Loads are computed with --config, or as in the latest run.
+    Writes pairs, overlaps, agreement and overlap_summary as Parquet and as CSV, and from them report.html with tables
+    and figures in the manner of Hess et al. 2023. Only slices that both readers looked at count. Loads are computed
+    with --config, or as in the latest run.
 
     \b
     Examples:
+      cohort agreement /data/store -o agreement
       cohort agreement /data/store --second automatic -o agreement
       cohort agreement /data/store --first anna --second anna-2 -o intra-reader
       cohort agreement /data/store --first automatic --second candidate -o versions
@@ -67,17 +70,31 @@ def agreement(
         report=lambda line: click.echo(line, err=True),
     )
     write_agreement(output, found.rows)
+    report = _report(found, store, output, split_file)
     for exam_id, problem in found.problems.items():
         click.echo(f"{exam_id} was not compared: {problem}", err=True)
     if as_json:
-        click.echo(json.dumps(_as_object(found, output), indent=1, allow_nan=False))
+        click.echo(json.dumps(_as_object(found, output, report), indent=1, allow_nan=False))
     else:
         _print_tables(found)
+        click.echo(f"Report: {report.page}" if report else "No report: nothing could be compared")
 
 
-def _as_object(found: Agreement, output: Path) -> dict[str, Any]:
+def _report(found: Agreement, store: Path, output: Path, split_file: Path | None) -> WrittenReport | None:
+    """The page, its tables and figures, beside the tables that were just written; None where these have no rows."""
+    from pipelines.study.examples import store_masks
+    from pipelines.study.report import PAGE, write_study_report
+
+    if not (found.rows["agreement"] or found.rows["overlap_summary"]):
+        (output / PAGE).unlink(missing_ok=True)  # of earlier tables, which are no longer there
+        return None
+    return write_study_report(output, output, masks=store_masks(store), split=split_file)
+
+
+def _as_object(found: Agreement, output: Path, report: WrittenReport | None) -> dict[str, Any]:
     return {
         "output": str(output),
+        "page": str(report.page) if report else None,
         "exams": found.n_exams,
         "not_compared": dict(found.problems),
         "rows": {name: len(rows) for name, rows in found.rows.items()},

@@ -28,13 +28,19 @@ def demo(folder: Path) -> None:
     for title, statement, answer in answers(folder / "store"):
         click.echo(f'\n{title}\n$ cohort sql "{statement}" --store {folder / "store"}\n{answer}')
     pictures = draw_pictures(folder / "store", folder)
-    click.echo(f"\nDone in {time.monotonic() - started:.0f} s. These are phantom figures. Where everything lies:")
-    for what, where in (
+    show_places(
+        started,
         ("overlay of one exam", pictures.overlay),
         ("plot over all exams", pictures.plot),
         ("overlays of every exam", folder / "store" / "review"),
         ("Parquet tables", folder / "store" / "tables"),
         ("run report", folder / "store" / "runs" / summary.run.run_id),
         ("DICOM archive", folder / "archive"),
-    ):
+    )
+
+
+def show_places(started: float, *places: tuple[str, Path | None]) -> None:
+    """End of a command that made a whole example since `started`, of `time.monotonic`: what lies where."""
+    click.echo(f"\nDone in {time.monotonic() - started:.0f} s. These are phantom figures. Where everything lies:")
+    for what, where in places:
         click.echo(f"  {what:24} {where}")

@@ -1,33 +1,64 @@
-"""`cohort study example`: exams made here, with two readers whose difference is known."""
+"""`cohort study example`: a whole study on exams made here, with two readers whose difference is known."""
 
 from __future__ import annotations
 
+import shlex
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+from pipelines.commands.demo import show_places
+
+if TYPE_CHECKING:
+    from pipelines.study.example import StudyExample
 
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--exams", type=click.IntRange(min=1), default=60, show_default=True)
-@click.option("--processes", type=click.IntRange(min=1), default=2, show_default=True)
-def example(folder: Path, exams: int, processes: int) -> None:
-    """Write synthetic exams to FOLDER, and what two readers drew on them as an export of MD.ai.
+@click.option("--processes", type=click.IntRange(min=1), default=2, show_default=True,
+              help="Exams at a time, where they are made and where they are compared.")  # fmt: skip
+@click.pass_context
+def example(context: click.Context, folder: Path, exams: int, processes: int) -> None:
+    """Make a study in FOLDER and go through it: from synthetic exams and two readers' annotations to the report.
 
-    Reader A draws the truth, reader B a little too far out: truth.csv says by how much.
+    Reader A draws the truth, reader B a little too far out: truth.csv says by how much. Each step is a command that is
+    shown and then run; FOLDER/cohort.toml configures it, and is kept where it is there already. The same command again
+    makes no data again and goes on with what is missing.
 
     \b
     Examples:
       cohort study example study
-      cohort run study/archive --store study/store
-      cohort annotations import study/annotations.json study/store --format mdai
-      cohort agreement study/store --first A --second B -o study/agreement
-      cohort study report study/agreement -o study/report --store study/store
+      cohort study example study --exams 6
     """
     from pipelines.study.example import write_study_example
 
+    started = time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
     made = write_study_example(
         folder, n_exams=exams, processes=processes, report=lambda line: click.echo(line, err=True)
     )
-    click.echo(f"{made.archive}\n{made.export}\n{made.truth}")
+    for words in _steps(folder, made, processes):
+        click.echo(f"\n$ cohort {shlex.join(words)}")
+        context.find_root().command.main(list(words), prog_name="cohort", standalone_mode=False)
+    show_places(
+        started,
+        ("report", folder / "report" / "report.html"),
+        ("its tables", folder / "report" / "tables"),
+        ("its figures", folder / "report" / "figures"),
+        ("what B was off by", made.truth),
+        ("annotations", made.export),
+        ("DICOM archive", made.archive),
+    )
+
+
+def _steps(folder: Path, made: StudyExample, processes: int) -> tuple[tuple[str, ...], ...]:
+    """Words after `cohort`: what a user types who has an archive and an export of annotations."""
+    archive, export, store, config = (str(path) for path in (made.archive, made.export, folder / "store", made.config))
+    return (
+        ("run", archive, "--store", store, "--config", config),
+        ("annotations", "import", export, store, "--format", "mdai", "--config", config),
+        ("agreement", store, "-o", str(folder / "report"), "--processes", str(processes)),
+    )

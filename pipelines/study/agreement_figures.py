@@ -27,6 +27,14 @@ LABELS: Final = {
     DISC_HEIGHT: "disc height",
     AREA: "cross-sectional area",
     COMPRESSION: "compression",
+    "lordosis_l1_s1_deg": "lordosis L1-S1",
+    "lordosis_l1_l5_deg": "lordosis L1-L5",
+    "lordosis_centroid_deg": "lordosis of centroids",
+    "sacral_slope_deg": "sacral slope",
+    "coronal_deviation_mm": "coronal deviation",
+    "vertebra_centroid_distance_mm": "distance of vertebral centroids",
+    "disc_centroid_distance_mm": "distance of disc centroids",
+    "muscle_centroid_distance_mm": "distance of muscle centroids",
 }
 UNITS: Final = {"cm2": "cm²", "deg": "°"}
 
@@ -195,16 +203,24 @@ def _draw(axis: Any, points: pd.DataFrame, x: Any, y: Any, styles: Looks) -> Non
         axis.plot(x[rest], y[rest], marker="o", color="0.35", linestyle="none", markersize=size, markerfacecolor="none")
 
 
+_EDGES: Final = {"bias": "-.", "lower_limit": "-", "upper_limit": "-"}
+"""Lines at the ends of bands."""
+_BRACKETS: Final = {"lower_limit": 0.935, "bias": 0.96, "upper_limit": 0.985}
+"""Where brackets stand, of the width of a panel: side by side, as they overlap where persons are few."""
+
+
 def _line(axis: Any, row: Row, name: str, label: str, dashes: str) -> None:
     if row[name] is None:
         return
     axis.axhline(row[name], color="k", linewidth=1.1, linestyle=dashes, label=label)
     if row[f"{name}_low"] is not None:
-        axis.axhspan(row[f"{name}_low"], row[f"{name}_high"], color=BAND, zorder=0, linewidth=0,
-                     label="95 % interval, pairs")  # fmt: skip
+        ends = (row[f"{name}_low"], row[f"{name}_high"])
+        axis.axhspan(*ends, color=BAND, zorder=0, linewidth=0, label="95 % interval, pairs")
+        for end in ends:  # bands of few pairs overlap
+            axis.axhline(end, color="0.55", linewidth=0.6, linestyle=_EDGES[name], zorder=0.5)
     if row[f"{name}_low_clustered"] is not None:
         ends = [row[f"{name}_low_clustered"], row[f"{name}_high_clustered"]]
-        axis.plot([0.985, 0.985], ends, color="k", linewidth=1.6, marker="_", markersize=5,
+        axis.plot([_BRACKETS[name]] * 2, ends, color="k", linewidth=1.6, marker="_", markersize=5,
                   transform=axis.get_yaxis_transform(), label="95 % interval, persons")  # fmt: skip
 
 

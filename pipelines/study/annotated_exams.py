@@ -11,7 +11,7 @@ from typing import Final
 import pyarrow.dataset as ds
 
 from cohort.anatomy.orientation import standing_order
-from cohort.annotations.store import NETWORK_CODES, Annotation, annotated_exams, read_annotation, readers_of
+from cohort.annotations.store import Annotation, annotated_exams, read_annotation, readers_of
 from cohort.errors import ConfigurationError, StoreError
 from cohort.rows import ExamRow
 from cohort.stacks import ImageStack
@@ -33,7 +33,7 @@ def study_exams(store: Path, report: Callable[[str], None]) -> list[StudyExam]:
     ConfigurationError
         if nobody has annotated anything
     """
-    ids = [exam_id for exam_id in annotated_exams(store) if human_readers(store, exam_id)]
+    ids = annotated_exams(store)
     if not ids:
         raise ConfigurationError(
             "no exam of this store is annotated by a reader: `cohort annotations import` does that"
@@ -46,11 +46,6 @@ def study_exams(store: Path, report: Callable[[str], None]) -> list[StudyExam]:
         if done % LINE_EVERY == 0:
             report(f"split: {done}/{len(ids)} annotated exams looked at")
     return found
-
-
-def human_readers(store: Path, exam_id: str) -> list[str]:
-    """Codes of the persons with an annotation of an exam; the networks' own masks teach nothing."""
-    return [reader for reader in readers_of(store, exam_id) if reader not in NETWORK_CODES]
 
 
 def exam_rows(store: Path, exam_ids: Sequence[str]) -> dict[str, ExamRow]:
@@ -77,7 +72,7 @@ def _study_exam(store: Path, exam_id: str, row: ExamRow | None, files: set[str])
         return StudyExam(exam_id=exam_id, subject_id=row.subject_id, reason="no_exam_store")
     try:
         exam = read_exam(store / row.store_path)
-        annotations = [read_annotation(store, exam, exam_id, reader) for reader in human_readers(store, exam_id)]
+        annotations = [read_annotation(store, exam, exam_id, reader) for reader in readers_of(store, exam_id)]
     except StoreError:
         return StudyExam(exam_id=exam_id, subject_id=row.subject_id, reason="annotation_misfit")
     return StudyExam(

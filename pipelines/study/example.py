@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from pydicom import dcmread
 
+from cohort.errors import ConfigurationError
 from cohort.stacks import Plane
 from models.phantom.dicom import write_exam
 from models.phantom.exam import ExamPlan, PhantomExam, make_exam
@@ -31,6 +32,9 @@ N_EXAMS: Final = 60
 FIRST_SEED: Final = 8100
 AXIAL_APART: Final = 3
 """Of the axial slices every third is annotated: people do not draw on all."""
+
+_CONFIG: Final = '[privacy]\nkey_file = "pseudonym.key"\n'
+"""As in the demonstration: pseudonyms of synthetic exams need not be those of the user's."""
 
 _SERIES: Final[dict[Plane, str]] = {"sagittal": "series03", "axial": "series05"}
 """Folders of the T1-weighted series that `models.phantom.dicom.write_exam` writes."""
@@ -45,14 +49,26 @@ class StudyExample:
     """JSON of MD.ai with both readers' annotations; their user codes are those of `READERS`."""
     truth: Path
     """CSV: exam, reader, plane, stack, label, shift_mm."""
+    config: Path
+    """cohort.toml: a key of its own for the pseudonyms."""
 
 
 def write_study_example(
     folder: Path, *, n_exams: int = N_EXAMS, processes: int = 2, report: Callable[[str], None]
 ) -> StudyExample:
-    """Write the archive, the export and the truth below `folder`, unless they are there already."""
-    example = StudyExample(folder / "archive", folder / "annotations.json", folder / "truth.csv")
+    """Write the archive, the export, the truth and a configuration below `folder`, unless they are there already.
+
+    Raises
+    ------
+    ConfigurationError
+        if they are there already, but of another number of exams
+    """
+    names = ("archive", "annotations.json", "truth.csv", "cohort.toml")
+    example = StudyExample(*(folder / name for name in names))
+    if not example.config.exists():
+        example.config.write_text(_CONFIG)
     if example.truth.exists():
+        _require_exams(example, n_exams)
         return example
     shutil.rmtree(example.archive, ignore_errors=True)
     plans = [_plan(k) for k in range(n_exams)]
@@ -68,6 +84,12 @@ def write_study_example(
     example.export.write_text(json.dumps(_export(entries)))
     _write_truth(example.truth, shifts)
     return example
+
+
+def _require_exams(example: StudyExample, n_exams: int) -> None:
+    found = sum(1 for _ in example.archive.glob("study*"))
+    if found != n_exams:
+        raise ConfigurationError(f"the folder has a study of {found} exams already, not of {n_exams}: name another one")
 
 
 def _plan(k: int) -> ExamPlan:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from textwrap import fill
 from typing import Any, Final
 
 import matplotlib as mpl
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from cohort.reasons import REASONS
@@ -38,7 +41,12 @@ _SETTINGS: Final = {
     "svg.hashsalt": "lumbar-cohort",
 }
 """42: letters stay letters in a PDF; a fixed salt makes the same SVG of the same numbers."""
-_NO_DATE: Final[dict[str, dict[str, Any]]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
+_WRITERS: Final[Mapping[str, Callable[[Figure, io.BytesIO], object]]] = {
+    "svg": lambda figure, file: FigureCanvasSVG(figure).print_svg(file, metadata={"Date": None}),
+    "pdf": lambda figure, file: FigureCanvasPdf(figure).print_pdf(file, metadata={"CreationDate": None}),
+    "png": lambda figure, file: FigureCanvasAgg(figure).print_png(file),
+}
+"""Without a date: the same figure is the same file."""
 _WIDTH: Final = 30
 """Letters of a line of text within a panel."""
 
@@ -55,14 +63,19 @@ def looks(levels: Iterable[str]) -> dict[str, tuple[str, str]]:
 
 
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """Write a figure as SVG, PDF and PNG."""
+    """Write a figure as SVG, PDF and PNG.
+
+    `Figure.savefig` would draw it once more before each of them, because it was laid out by an engine.
+    """
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # laid out once, not again for every format
-    paths = [folder / f"{name}.{kind}" for kind in _NO_DATE]
-    for path, metadata in zip(paths, _NO_DATE.values(), strict=True):
+    paths = []
+    for kind, write in _WRITERS.items():
+        figure.set_dpi(DPI)
         content = io.BytesIO()
-        figure.savefig(content, format=path.suffix[1:], dpi=DPI, metadata=metadata)
-        path.write_bytes(content.getvalue())
+        write(figure, content)
+        paths.append(folder / f"{name}.{kind}")
+        paths[-1].write_bytes(content.getvalue())
     return paths
 
 

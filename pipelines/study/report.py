@@ -44,7 +44,7 @@ def write_study_report(
     Parameters
     ----------
     folder : with pairs, overlaps, agreement and overlap_summary as Parquet files
-    out : made where it is not there; files of an earlier report are replaced
+    out : made where it is not there; an earlier report is replaced, its figures of other readers removed
     masks : where the outlines of figure 3 come from (`examples.store_masks`); None leaves the figure out
     split : splits.csv of `cohort study split`, whose exams and persons are counted on the page
 
@@ -66,6 +66,8 @@ def write_study_report(
     with replacing(page) as partial:
         partial.write_text(render(Report(data, tables, pictures)), encoding="utf-8")
     figures = tuple(path for of_one in pictures.values() for picture in of_one for path in picture.paths)
+    for former in set((out / FIGURES).glob("figure-*")) - set(figures):
+        former.unlink()
     return WrittenReport(page, tuple(paths), figures, data.comparisons)
 
 

@@ -10,7 +10,7 @@ from pipelines.report_page import Cell, Html
 from pipelines.study.agreement_figures import DIGITS, LABELS
 from pipelines.study.plot_style import in_words
 from pipelines.study.study_data import Row
-from pipelines.study.study_tables import ALL, AREA, LOAD_UNIT
+from pipelines.study.study_tables import ALL, AREA, DISC_HEIGHT, LOAD_UNIT
 
 MISSING: Final = "-"
 PAPER: Final = "Hess 2023, other patients"
@@ -77,12 +77,12 @@ def agreement_cells(row: Row, before: Row | None) -> list[Cell]:
 
 def _group(row: Row) -> str:
     """What a table has several of: muscles and sides, loads and tasks, other quantities with their units."""
+    name = LABELS.get(row["quantity"], in_words(row["quantity"]))
+    if row["quantity"] not in (DISC_HEIGHT, AREA) and row["unit"] != LOAD_UNIT:  # whose tables have one unit
+        name = f"{name}, {unit_text(row['unit'])}"
     if row["muscle"]:
-        what = row["muscle"] if row["quantity"] == AREA else f"{row['quantity']}, {row['muscle']}"
-        return in_words(what) + (f", {row['side']}" if row["side"] else "")
-    name = LABELS.get(row["quantity"], f"{in_words(row['quantity'])}, {unit_text(row['unit'])}")
-    if row["unit"] == LOAD_UNIT:
-        name = LABELS.get(row["quantity"], in_words(row["quantity"]))
+        muscle = in_words(row["muscle"]) + (f", {row['side']}" if row["side"] else "")
+        return muscle if row["quantity"] == AREA else f"{name}, {muscle}"
     return f"{name}, {row['task']}" if row["task"] else name
 
 

@@ -15,6 +15,7 @@ from cohort.agreement.rows import AGREEMENT_TABLES
 from cohort.annotations.store import NETWORK_CODES
 from cohort.errors import ConfigurationError
 from cohort.tables.schema import schema_of
+from pipelines.study.split import PARTS
 
 Row = dict[str, Any]
 """One row of a table; None where there is no value."""
@@ -63,7 +64,7 @@ class StudyData:
 
     def n_persons(self, comparison: Comparison) -> int:
         """Persons of whom both readers have something."""
-        return int(_persons(self._of(comparison)).nunique())
+        return int(persons(self._of(comparison)).nunique())
 
     def n_exams(self, comparison: Comparison) -> int:
         """Exams of which both readers have something."""
@@ -75,7 +76,7 @@ class StudyData:
         return of_comparison(both, comparison)
 
 
-def _persons(frame: pd.DataFrame) -> pd.Series:
+def persons(frame: pd.DataFrame) -> pd.Series:
     """Who a row belongs to; an exam of nobody known is a person of its own."""
     return frame["subject_id"].fillna(frame["exam_id"])
 
@@ -134,4 +135,7 @@ def _read_splits(path: Path) -> pd.DataFrame:
     missing = [column for column in _SPLIT_COLUMNS if column not in found.columns]
     if missing:
         raise ConfigurationError(f"{path.name} has no column {', '.join(missing)}")
+    unknown = sorted(set(found["part"].dropna()) - set(PARTS))
+    if unknown:
+        raise ConfigurationError(f"{path.name} has a part {unknown[0]!r}; parts are {', '.join(PARTS)}")
     return found

@@ -17,6 +17,7 @@ from pipelines.study.agreement_figures import DIGITS, LABELS
 from pipelines.study.overlap_figures import KINDS
 from pipelines.study.paper import paper_figures
 from pipelines.study.plot_style import DPI, in_words
+from pipelines.study.split import PARTS
 from pipelines.study.study_cells import (
     MISSING,
     OVERLAP_HEAD,
@@ -30,7 +31,7 @@ from pipelines.study.study_cells import (
     unit_text,
     why,
 )
-from pipelines.study.study_data import Comparison, Row, StudyData
+from pipelines.study.study_data import Comparison, Row, StudyData, persons
 from pipelines.study.study_tables import NAMES, StudyTable
 
 _EXTRA_STYLE: Final = """
@@ -39,8 +40,15 @@ td { font-variant-numeric: tabular-nums; } .e { white-space: nowrap; }
 .e small { color: #444; font-size: 85%; display: block; }
 h3 { break-after: avoid; } table { font-size: 13px; }
 img { max-width: 100%; height: auto; } figcaption { font-size: 13px; margin-top: 4px; }
-@media print { @page { size: A4 landscape; margin: 10mm; } table { font-size: 8.5px; } th, td { padding-right: 7px; }
-  h2.part { break-before: page; } figure { break-inside: avoid; } img { max-height: 165mm; width: auto; } }
+@media print {
+  @page { size: A4 landscape; margin: 10mm; }
+  @page upright { size: A4 portrait; }
+  table { font-size: 9px; line-height: 1.12; break-inside: avoid; }
+  th, td { padding: 1px 7px 1px 0; } h3 { margin: 8px 0 2px; } p.note, figcaption { font-size: 10px; }
+  h2 { margin-top: 16px; } h2.part { break-before: page; margin-top: 0; }
+  figure { break-inside: avoid; margin: 0; } img { max-height: 165mm; width: auto; }
+  figure.upright { page: upright; } figure.upright img { max-height: 245mm; }
+}
 """
 
 
@@ -116,7 +124,7 @@ def _paper_note(data: StudyData) -> str:
     if not any(one.is_automatic for one in data.comparisons):
         return ""
     read = [one for one in paper_figures() if one.table == "abstract"]
-    abstract = "; ".join(f"{one.row}: {_STATISTICS[one.column]} {one.value}" for one in read)
+    abstract = "; ".join(f"{one.row}: {_STATISTICS[one.column]} {one.value}" for one in read).replace(">=", "≥")
     return (
         '<p class="note"><b>The column of Hess 2023</b> holds figures of that paper: of other patients, scanners and '
         "readers, so they say what is usual, not what was to be reached. An asterisk marks figures that are "
@@ -131,11 +139,16 @@ _STATISTICS: Final = {"dice": "Dice", "r": "R", "mae": "mean absolute error", "i
 
 
 def _splits(data: StudyData) -> Iterator[str]:
+    """Exams and persons of each part of each network's split, in the order in which the parts are used."""
     if data.splits is None:
         return
     divided = data.splits.dropna(subset=["part"])
-    counts = divided.groupby(["split", "network", "part"])[["exam_id", "subject_id"]].nunique()
-    rows = [(*map(str, names), int(one["exam_id"]), int(one["subject_id"])) for names, one in counts.iterrows()]
+    divided = divided.assign(person=persons(divided), place=divided["part"].map(PARTS.index))
+    counts = divided.groupby(["split", "network", "place", "part"])[["exam_id", "person"]].nunique()
+    rows = [
+        (str(split), KINDS.get(str(network), str(network)), str(part), int(one["exam_id"]), int(one["person"]))
+        for (split, network, _, part), one in counts.iterrows()
+    ]
     yield "<h2>Splits</h2>" + table(("split", "network", "part", "#exams", "#persons"), rows)
 
 
@@ -199,21 +212,24 @@ def _figure(picture: Picture) -> str:
     png = next(path for path in picture.paths if path.suffix == ".png")
     content = png.read_bytes()
     data = base64.b64encode(content).decode("ascii")
-    width = round(int.from_bytes(content[16:20]) / DPI * _CSS_DPI)  # of the PNG header
+    across, down = (int.from_bytes(content[at : at + 4]) for at in (16, 20))  # of the PNG header
+    kind = ' class="upright"' if down > across else ""  # on a page of its own, or it would print too small to read
+    width = round(across / DPI * _CSS_DPI)
     what = escape(f"{picture.what[0].upper()}{picture.what[1:]}")
     return (
-        f'<figure><img alt="{what}" width="{width}" src="data:image/png;base64,{data}">'
+        f'<figure{kind}><img alt="{what}" width="{width}" src="data:image/png;base64,{data}">'
         f"<figcaption><b>Figure {picture.number}.</b> {what}. {_CAPTIONS[picture.number[0]]}</figcaption></figure>"
     )
 
 
 _AGREEMENT_CAPTION: Final = (
     "Upper plots: values of both, dashed x = y. Lower plots: difference against mean (Bland-Altman); solid bias, "
-    "dashed limits of agreement, grey bands their 95 % intervals with pairs taken as independent, brackets at the "
-    "right edge those by persons. Markers tell levels apart."
+    "dashed limits of agreement, grey bands their 95 % intervals with pairs taken as independent (that of the bias has "
+    "dash-dotted edges), brackets at the right edge those by persons. Markers tell levels apart."
 )
 _CAPTIONS: Final = {
-    "3": "Exams by the mean Dice of everything of a kind as one mask. The slice is that on which both drew most. "
+    "3": "Exams by the mean Dice of everything of a kind as one mask. The slice is that on which both drew most; "
+    "its own Dice counts whatever is drawn on it, the sacrum below S1 too, which that of the exam leaves out. "
     "Outlines: solid and dashed, as the legend says; exams by the first letters of their pseudonyms.",
     "4": "Above: each circle is a structure of an exam; diamonds are means with 95 % intervals, thick grey with "
     "structures taken as independent, thin black by persons. Below: means over slices in "
