@@ -103,7 +103,7 @@ def import_annotations(request: ImportRequest, config: RunConfig, report: Callab
 
 
 def _import(request: ImportRequest, config: RunConfig, report: Callable[[str], None]) -> Imported:
-    exams = Exams(request.store, _pseudonyms(config, request.store))
+    exams = Exams(request.store, store_pseudonyms(config, request.store))
     gathered = _gather(request, exams)
     exams.load_files({exam_id for exam_id, _ in gathered.parts})
     done = Imported(rows=list(gathered.rows))
@@ -125,8 +125,8 @@ def _import(request: ImportRequest, config: RunConfig, report: Callable[[str], N
     return done
 
 
-def _pseudonyms(config: RunConfig, store: Path) -> Pseudonyms:
-    """Those of the store: a new key would match nothing."""
+def store_pseudonyms(config: RunConfig, store: Path) -> Pseudonyms:
+    """Those of the store; `ConfigurationError` without its key, for a new one would match nothing."""
     key_file = config.privacy.key_file
     if not key_file.exists():
         raise ConfigurationError(

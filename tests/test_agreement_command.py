@@ -13,10 +13,9 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
-from reader_studies import EXAMS, annotated_store, reading, stacks
+from reader_studies import EXAMS, annotated_store, stacks
 
 from cohort.agreement.rows import AGREEMENT_TABLES
-from cohort.annotations.store import write_annotation
 from cohort.reasons import REASONS
 from cohort.rows import LedgerRow
 from cohort.store.labels import write_labels
@@ -166,16 +165,6 @@ def test_two_versions_of_networks_are_compared_without_any_annotation(
     whole = [row for row in rows_of(output, "overlaps") if row["slice_position"] is None and row["structure"] == "all"]
     assert {row["kind"] for row in whole} == {"vertebral_body", "disc", "muscle"}
     assert all(0.6 < row["dice"] < 1.0 for row in whole)
-
-
-def test_networks_are_never_compared_with_an_annotation_that_has_their_code(store: Path, tmp_path: Path) -> None:
-    odd = tmp_path / "odd"
-    shutil.copytree(store, odd)
-    for code in ("automatic", "candidate"):
-        write_annotation(odd, reading(EXAMS[1], code, stacks(1)))
-    found = agree(odd, first=None, second=None, config=None, test_part=None, processes=1, report=str, exams=EXAMS[1:])
-    assert {(row.first_reader, row.second_reader) for row in found.rows["overlaps"]} == {("anna", "automatic")}
-    assert found.n_exams == 1
 
 
 SPLITS = "split,seed,network,part,exam_id,subject_id\n" + "".join(

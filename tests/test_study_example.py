@@ -8,13 +8,10 @@ import shlex
 from contextlib import chdir
 from pathlib import Path
 
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
-from models.phantom.exam import ExamPlan, make_exam
-from models.phantom.readers import Reader, draw
 from pipelines.cli import main
 from pipelines.study.example import write_study_example
 
@@ -37,25 +34,6 @@ def cohort(*words: object) -> str:
     done = CliRunner().invoke(main, [str(word) for word in words])
     assert done.exit_code == 0, done.output
     return done.output
-
-
-def test_a_reader_without_error_draws_the_truth_and_others_are_off_by_their_shift() -> None:
-    exam = make_exam(ExamPlan(8100, "F", 40, 1.65, 70.0, "none", 3))
-    body = np.stack([slice_.body for slice_ in exam.sagittal_slices])
-    true, wide = draw(exam, Reader("A")), draw(exam, Reader("B", bias_mm=2.0))
-    names = {one.name: k + 1 for k, one in enumerate(exam.anatomy.bodies)}
-    assert "S1" in {one.label for one in true}
-    assert "S2" not in {one.label for one in true}
-    for one, other in zip(true, wide, strict=True):
-        assert one.label == other.label
-        assert (one.shift_mm, other.shift_mm) == (0.0, 2.0)
-        if one.label in names:
-            assert np.array_equal(one.mask, body == names[one.label])
-    grown = [other.mask.sum() / one.mask.sum() for one, other in zip(true, wide, strict=True) if one.label == "L3"]
-    assert 1.1 < grown[0] < 1.5  # 2 mm around 35 x 27 mm, less where a disc's neighbour begins
-    for group in ("L4 L3 L2", "L4-L5 L3-L4"):
-        masks = [one.mask for one in wide if one.label in group.split()]
-        assert np.max(np.sum(masks, axis=0)) == 1
 
 
 @pytest.fixture(scope="module")

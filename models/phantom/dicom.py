@@ -23,6 +23,11 @@ Frame = tuple[StackGeometry, int, npt.NDArray[np.uint16]]
 """Grid of a stack, slice in it, its pixels."""
 
 
+def study_uid(seed: int) -> str:
+    """StudyInstanceUID of the exam of a plan's seed."""
+    return f"{ROOT}.{seed}"
+
+
 @dataclass(frozen=True, eq=False)
 class Series:
     """One series to write."""
@@ -110,7 +115,7 @@ def write_exam(folder: Path, exam: PhantomExam, *, patient_name: str, patient_id
 
 def _slice_dataset(exam: PhantomExam, series: Series, frame: Frame, instance: int) -> Dataset:
     grid, k, pixels = frame
-    plan, uid = exam.plan, f"{ROOT}.{exam.plan.seed}"
+    plan, uid = exam.plan, study_uid(exam.plan.seed)
     data = Dataset()
     data.file_meta = FileMetaDataset()
     data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian

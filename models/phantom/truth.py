@@ -104,7 +104,7 @@ def column_truth(anatomy: Anatomy, grid: StackGeometry) -> Truth:
             counted = disc_name(_counted(anatomy, disc.upper), _counted(anatomy, disc.lower))
             numbers = disc_numbers(anatomy, disc, discs[k + 1], grid)
             found = _structure(grid, discs[k + 1], k + 1, disc.name, counted, numbers)
-            true_discs.append(replace(found, normal=_mid_plane_normal(anatomy, disc)))
+            true_discs.append(replace(found, normal=mid_plane_normal(anatomy, disc)))
     return Truth(
         bodies=tuple(one for one in true_bodies if one.in_view > 0),
         discs=tuple(one for one in true_discs if one.in_view > 0),
@@ -123,7 +123,7 @@ def _curvature(anatomy: Anatomy, centroids_mm: Mapping[str, Floats]) -> dict[str
     return numbers
 
 
-def _mid_plane_normal(anatomy: Anatomy, disc: Disc) -> Floats:
+def mid_plane_normal(anatomy: Anatomy, disc: Disc) -> Floats:
     """[3] Mean of the normals of the two endplates."""
     lower, upper = anatomy.bodies[disc.lower], anatomy.bodies[disc.upper]
     normal = _endplate_normal(lower, +1) + _endplate_normal(upper, -1)

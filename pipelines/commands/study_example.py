@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 def example(context: click.Context, folder: Path, exams: int, processes: int) -> None:
     """Make a study in FOLDER and go through it: from synthetic exams and two readers' annotations to the report.
 
-    Reader A draws the truth, reader B a little too far out: truth.csv says by how much. Each step is a command that is
-    shown and then run; FOLDER/cohort.toml configures it, and is kept where it is there already. The same command again
-    makes no data again and goes on with what is missing.
+    Reader A draws the truth, reader B a little too far out: truth.csv says by how much, true_pairs.csv and
+    true_overlaps.csv what follows from it, and at the end every statistic of A and B stands beside its known truth.
+    Each step is a command that is shown and then run; FOLDER/cohort.toml configures it, and is kept where it is there
+    already. The same command again makes no data again and goes on with what is missing.
 
     \b
     Examples:
@@ -43,12 +44,14 @@ def example(context: click.Context, folder: Path, exams: int, processes: int) ->
     for words in _steps(folder, made, processes):
         click.echo(f"\n$ cohort {shlex.join(words)}")
         context.find_root().command.main(list(words), prog_name="cohort", standalone_mode=False)
+    _show_truth(folder, made)
     show_places(
         started,
         ("report", folder / "report" / "report.html"),
         ("its tables", folder / "report" / "tables"),
         ("its figures", folder / "report" / "figures"),
         ("what B was off by", made.truth),
+        ("true pairs and overlaps", folder),
         ("annotations", made.export),
         ("DICOM archive", made.archive),
     )
@@ -62,3 +65,18 @@ def _steps(folder: Path, made: StudyExample, processes: int) -> tuple[tuple[str,
         ("annotations", "import", export, store, "--format", "mdai", "--config", config),
         ("agreement", store, "-o", str(folder / "report"), "--processes", str(processes)),
     )
+
+
+def _show_truth(folder: Path, made: StudyExample) -> None:
+    """Print what was found of A and B beside what is true."""
+    from rich.console import Console
+
+    from pipelines.annotate import store_pseudonyms
+    from pipelines.config import read_config
+    from pipelines.study.example_truth import TABLE_WIDTH, compare_with_truth, summary, truth_table
+
+    exam_id = store_pseudonyms(read_config(made.config), folder / "store").exam_id
+    rows = compare_with_truth(folder, folder / "report", exam_id)
+    click.echo("\nB against A beside the known truth:")
+    Console(width=TABLE_WIDTH, highlight=False).print(truth_table(rows))
+    click.echo(summary(rows))

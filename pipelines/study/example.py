@@ -1,7 +1,8 @@
 """A study made here: synthetic exams as DICOM, and two readers' annotations as an export of MD.ai.
 
 Reader A draws the truth. Reader B's outlines lie further out, each structure's by a distance of its own: `truth.csv`
-says by how much, so that every statistic of the two has a known truth.
+says by how much, `true_pairs.csv` and `true_overlaps.csv` what follows from it, so that every statistic of the two has
+a known truth (`pipelines.study.example_truth`).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,16 +23,18 @@ from pydicom import dcmread
 
 from cohort.errors import ConfigurationError
 from cohort.stacks import Plane
+from cohort.store.publish import replacing
 from models.phantom.dicom import write_exam
 from models.phantom.exam import ExamPlan, PhantomExam, make_exam
-from models.phantom.readers import DrawnStructure, Reader, draw
+from models.phantom.reader_truth import KnownTruth, ReaderTruth
+from models.phantom.readers import Drawing, Reader, draw
 
 READERS: Final = (Reader("A"), Reader("B", bias_mm=0.4, sd_mm=0.4))
 """B's bias makes discs 0.8 mm higher; networks and people differed by 1.45 mm in Hess et al. 2023."""
 N_EXAMS: Final = 60
 FIRST_SEED: Final = 8100
-AXIAL_APART: Final = 3
-"""Of the axial slices every third is annotated: people do not draw on all."""
+TRUTH_FILES: Final = ("truth", "true_pairs", "true_overlaps")
+"""CSV files with the known truth; columns are those of `TrueShift`, `TruePair` and `TrueOverlap`."""
 
 _CONFIG: Final = '[privacy]\nkey_file = "pseudonym.key"\n'
 """As in the demonstration: pseudonyms of synthetic exams need not be those of the user's."""
@@ -48,7 +51,7 @@ class StudyExample:
     export: Path
     """JSON of MD.ai with both readers' annotations; their user codes are those of `READERS`."""
     truth: Path
-    """CSV: exam, reader, plane, stack, label, shift_mm."""
+    """CSV: exam, reader, plane, stack, label, shift_mm. The other `TRUTH_FILES` are beside it."""
     config: Path
     """cohort.toml: a key of its own for the pseudonyms."""
 
@@ -67,22 +70,22 @@ def write_study_example(
     example = StudyExample(*(folder / name for name in names))
     if not example.config.exists():
         example.config.write_text(_CONFIG)
-    if example.truth.exists():
+    if all((folder / f"{name}.csv").exists() for name in TRUTH_FILES):
         _require_exams(example, n_exams)
         return example
     shutil.rmtree(example.archive, ignore_errors=True)
-    plans = [_plan(k) for k in range(n_exams)]
+    plans = [plan(k) for k in range(n_exams)]
     entries: list[dict[str, Any]] = []
-    shifts: list[dict[str, Any]] = []
+    known = KnownTruth()
     with ProcessPoolExecutor(processes) as executor:
         drawn = executor.map(_write_one, [example.archive] * n_exams, plans)
-        for done, (own_entries, own_shifts) in enumerate(drawn, start=1):
+        for done, (own_entries, of_exam) in enumerate(drawn, start=1):
             entries += own_entries
-            shifts += own_shifts
+            known.extend(of_exam)
             if done % 10 == 0 or done == n_exams:
                 report(f"synthetic exams with two readers: {done} of {n_exams}")
     example.export.write_text(json.dumps(_export(entries)))
-    _write_truth(example.truth, shifts)
+    write_truth(folder, known)
     return example
 
 
@@ -92,8 +95,8 @@ def _require_exams(example: StudyExample, n_exams: int) -> None:
         raise ConfigurationError(f"the folder has a study of {found} exams already, not of {n_exams}: name another one")
 
 
-def _plan(k: int) -> ExamPlan:
-    """Women and men in turn; each third exam without axial images, each third with a stack for each disc."""
+def plan(k: int) -> ExamPlan:
+    """The k-th exam: women and men in turn; each third without axial images, each third with a stack for each disc."""
     rng = np.random.default_rng([FIRST_SEED, k])
     sex, axial = "FM"[k % 2], ("block", "per_disc", "none")[k % 3]
     height = float(np.clip(rng.normal({"F": 1.65, "M": 1.78}[sex], 0.06), 1.45, 2.0))
@@ -101,18 +104,18 @@ def _plan(k: int) -> ExamPlan:
     return ExamPlan(FIRST_SEED + k, sex, int(rng.integers(22, 80)), round(height, 2), round(weight, 1), axial, 11)
 
 
-def _write_one(archive: Path, plan: ExamPlan) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    exam = make_exam(plan)
-    folder = archive / f"study{plan.seed}"
-    write_exam(folder, exam, patient_name=f"Phantom^{plan.seed}", patient_id=f"PID-{plan.seed}")
+def _write_one(archive: Path, of_exam: ExamPlan) -> tuple[list[dict[str, Any]], KnownTruth]:
+    exam = make_exam(of_exam)
+    folder = archive / f"study{of_exam.seed}"
+    write_exam(folder, exam, patient_name=f"Phantom^{of_exam.seed}", patient_id=f"PID-{of_exam.seed}")
     instances = {plane: _instances(folder, exam, plane) for plane in _SERIES}
-    entries, shifts = [], []
-    for reader in READERS:
-        for one in draw(exam, reader):
-            entries += _entries(one, reader, instances[one.plane][one.stack] if instances[one.plane] else [])
-            shifts.append({"exam": plan.seed, "reader": reader.code, "plane": one.plane, "stack": one.stack,
-                           "label": one.label, "shift_mm": round(one.shift_mm, 4)})  # fmt: skip
-    return entries, shifts
+    entries, truth = [], ReaderTruth(exam)
+    for drawings in draw(exam, READERS):
+        truth.add(*drawings)
+        for one in drawings:
+            section = one.section
+            entries += _entries(one, instances[section.plane][section.stack][section.slice])
+    return entries, truth.known
 
 
 Uids = tuple[str, str, str]
@@ -135,24 +138,24 @@ def _uids(header: Any) -> Uids:
     return str(header.StudyInstanceUID), str(header.SeriesInstanceUID), str(header.SOPInstanceUID)
 
 
-def _entries(drawn: DrawnStructure, reader: Reader, instances: Sequence[Uids]) -> Iterator[dict[str, Any]]:
-    """Annotations of the slices that a reader looks at: all sagittal ones, some axial ones."""
-    step = 1 if drawn.plane == "sagittal" else AXIAL_APART
-    for k in range(len(drawn.mask) // 2 % step, len(drawn.mask), step):
-        if not drawn.mask[k].any():
+def _entries(drawn: Drawing, uids: Uids) -> Iterator[dict[str, Any]]:
+    """Annotations of one slice."""
+    study, series, instance = uids
+    for value, label in enumerate(drawn.section.names, start=1):
+        mask = drawn.pixels == value
+        if not mask.any():
             continue
-        study, series, instance = instances[k]
         yield {
-            "id": f"A_{reader.code}_{instance}_{drawn.label}",
-            "labelId": f"L_{drawn.label}",
+            "id": f"A_{drawn.reader.code}_{instance}_{label}",
+            "labelId": f"L_{label}",
             "StudyInstanceUID": study,
             "SeriesInstanceUID": series,
             "SOPInstanceUID": instance,
             "frameNumber": None,
-            "createdById": reader.code,
+            "createdById": drawn.reader.code,
             "createdAt": "2026-01-01T00:00:00.000Z",
             "updatedAt": "2026-01-01T00:00:00.000Z",
-            "data": _outlines(drawn.mask[k]),
+            "data": _outlines(mask),
         }
 
 
@@ -174,10 +177,10 @@ def _export(entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _write_truth(path: Path, shifts: Sequence[dict[str, Any]]) -> None:
-    building = path.with_suffix(".part")
-    with building.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(shifts[0]))
-        writer.writeheader()
-        writer.writerows(shifts)
-    building.replace(path)
+def write_truth(folder: Path, known: KnownTruth) -> None:
+    """Write `TRUTH_FILES` into a folder."""
+    for name, rows in zip(TRUTH_FILES, (known.shifts, known.pairs, known.overlaps), strict=True):
+        with replacing(folder / f"{name}.csv") as path, path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(asdict(rows[0])))
+            writer.writeheader()
+            writer.writerows(asdict(row) for row in rows)
