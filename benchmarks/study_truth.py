@@ -46,7 +46,7 @@ GREY = 100
 def run(folder: Path, n_exams: int, processes: int) -> list[TruthRow]:
     """Make so many exams below a folder, compare the readers, and the comparison with the truth."""
     store, plans = folder / "store", [plan(k) for k in range(n_exams)]
-    known = KnownTruth([], [], [])
+    known = KnownTruth()
     rows = []
     with ProcessPoolExecutor(processes) as executor:
         for row, of_exam in executor.map(make, [store] * n_exams, plans):

@@ -91,6 +91,9 @@ def test_the_example_types_the_commands_of_the_docs_and_makes_nothing_again(repo
         assert words[: len(documented)] == documented
     assert "Nothing to do: 1 exams are up to date" in printed
     assert "2 annotations, 0 of them new or changed" in printed
+    _, truth = printed.split("B against A beside the known truth:")
+    assert "dice" in truth
+    assert "Truth within the 95 % interval" in truth
     assert before == {path: path.stat().st_mtime_ns for path in before}
     for place in re.findall(r"^  \S.* {2,}(\S+)$", printed.split("Where everything lies:")[1], re.MULTILINE):
         assert (reported.parent / place).exists()

@@ -7,7 +7,7 @@ measures masks is used.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import cv2
@@ -80,10 +80,10 @@ class TrueOverlap:
 class KnownTruth:
     """What is true of two readers, of one exam or of several."""
 
-    shifts: list[TrueShift]
-    pairs: list[TruePair]
+    shifts: list[TrueShift] = field(default_factory=list)
+    pairs: list[TruePair] = field(default_factory=list)
     """Disc heights, and muscle areas at discs."""
-    overlaps: list[TrueOverlap]
+    overlaps: list[TrueOverlap] = field(default_factory=list)
     """Of every structure that both readers drew."""
 
     def extend(self, other: KnownTruth) -> None:
