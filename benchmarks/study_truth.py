@@ -14,7 +14,6 @@ import json
 import os
 import tempfile
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from rich.console import Console
 
 from cohort.annotations.store import LEVEL_NAMES, Annotation, Masked, write_annotation
 from cohort.archive.pseudonym import KEY_BYTES, Pseudonyms
+from cohort.processes import process_pool
 from cohort.rows import ExamRow
 from cohort.stacks import ImageStack, LabelledStack, Labels, Plane
 from cohort.store.exam import write_exam
@@ -48,7 +48,7 @@ def run(folder: Path, n_exams: int, processes: int) -> list[TruthRow]:
     store, plans = folder / "store", [plan(k) for k in range(n_exams)]
     known = KnownTruth()
     rows = []
-    with ProcessPoolExecutor(processes) as executor:
+    with process_pool(processes) as executor:
         for row, of_exam in executor.map(make, [store] * n_exams, plans):
             rows.append(row)
             known.extend(of_exam)

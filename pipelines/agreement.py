@@ -9,10 +9,8 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from itertools import combinations
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,6 +28,7 @@ from cohort.anatomy.measure import Measurements
 from cohort.annotations.store import AUTOMATIC, CANDIDATE, Annotation, read_annotation, readers_of
 from cohort.archive.demographics import VertebraCount
 from cohort.errors import ConfigurationError, RefusedError, StoreError
+from cohort.processes import process_pool
 from cohort.rows import ExamRow
 from cohort.store.exam import StoredExam, read_exam
 from cohort.store.labels import read_labels
@@ -247,7 +246,7 @@ def _compared(tasks: Sequence[ExamTask], processes: int) -> Iterable[ExamAgreeme
     if processes == 1 or len(tasks) == 1:
         yield from map(compare_exam, tasks)
         return
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+    with process_pool(processes) as pool:
         yield from pool.map(compare_exam, tasks)
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 
+from cohort.processes import process_pool
 from cohort.store.layout import review_directory
 from cohort.tables.sql import query
 from models.phantom.dicom import write_exam
@@ -59,7 +59,7 @@ def write_demo_archive(folder: Path, *, processes: int, report: Callable[[str], 
     if marker.exists():
         return
     shutil.rmtree(folder, ignore_errors=True)
-    with ProcessPoolExecutor(processes) as executor:
+    with process_pool(processes) as executor:
         for done, _ in enumerate(executor.map(_write_one, [folder] * len(PLANS), PLANS), start=1):
             report(f"synthetic archive: exam {done} of {len(PLANS)} written")
     _damage(folder / f"study{CORRUPT}")

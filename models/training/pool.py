@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cohort.errors import ConfigurationError
+from cohort.processes import process_pool
 from cohort.store.publish import replacing, sweep_temporary
 from models.phantom import PHANTOM_VERSION
 from models.phantom.slices import draw_samples
@@ -104,7 +105,7 @@ def make_pool(folder: Path, plan: PoolPlan, *, processes: int, report: Callable[
     missing = [(folder / name, seeds) for name, seeds in shards if not (folder / name).exists()]
     report(f"pool: {len(missing)} of {len(shards)} shards to make, {processes} processes")
     started, n_drawn, n = time.monotonic(), 0, sum(len(seeds) for _, seeds in missing)
-    with ProcessPoolExecutor(processes) as executor:
+    with process_pool(processes) as executor:
         jobs = {executor.submit(_make_shard, path, seeds, plan): len(seeds) for path, seeds in missing}
         for done, job in enumerate(as_completed(jobs), start=1):
             job.result()

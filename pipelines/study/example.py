@@ -11,7 +11,6 @@ import csv
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +21,7 @@ import numpy.typing as npt
 from pydicom import dcmread
 
 from cohort.errors import ConfigurationError
+from cohort.processes import process_pool
 from cohort.stacks import Plane
 from cohort.store.publish import replacing
 from models.phantom.dicom import write_exam
@@ -77,7 +77,7 @@ def write_study_example(
     plans = [plan(k) for k in range(n_exams)]
     entries: list[dict[str, Any]] = []
     known = KnownTruth()
-    with ProcessPoolExecutor(processes) as executor:
+    with process_pool(processes) as executor:
         drawn = executor.map(_write_one, [example.archive] * n_exams, plans)
         for done, (own_entries, of_exam) in enumerate(drawn, start=1):
             entries += own_entries

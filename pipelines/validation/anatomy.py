@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from typing import Any, Final
 
 import numpy as np
 
+from cohort.processes import process_pool
 from models.phantom.study import study_plan
 from pipelines.validation.anatomy_errors import (
     condition_table,
@@ -35,7 +34,7 @@ SIDES: Final = {"true": "true masks", "degraded": "degraded masks"}
 def score_study(n: int, report: Report, *, processes: int = PROCESSES) -> Scores:
     """Score the first `n` exams of the study, several at a time."""
     scores = []
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+    with process_pool(processes) as pool:
         for pair in pool.map(score_exam, study_plan(n)):
             scores.append(pair)
             if len(scores) % 20 == 0 or len(scores) == n:

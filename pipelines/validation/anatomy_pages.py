@@ -7,9 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +18,7 @@ from matplotlib.lines import Line2D
 from cohort.anatomy.measure import Measurements, measure_exam
 from cohort.anatomy.quality import INFORMATION
 from cohort.anatomy.sides import split_sides
+from cohort.processes import process_pool
 from cohort.review.overlay import BODY_COLOURS, DISC_COLOUR, MUSCLE_COLOURS, View, folded
 from cohort.stacks import LabelledStack
 from cohort.terms import DISC, MUSCLES, SACRAL_BODY, VERTEBRAL_BODY
@@ -106,7 +105,7 @@ def write_pictures(folder: Path, data: Path | None, results: Mapping[str, Any], 
 
 def write_case_pages(folder: Path, report: Report, *, processes: int = 2) -> None:
     """Draw phantom exams with their truth: `anatomy-cases-good.jpg` and `anatomy-cases-bad.jpg`."""
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+    with process_pool(processes) as pool:
         cards = list(pool.map(study_card, *zip(*(*GOOD, *BAD), strict=True)))
     report(f"{len(cards)} phantom exams drawn")
     pages = {
