@@ -14,9 +14,9 @@ import tomllib
 import types
 import typing
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from cluster.config import ClusterConfig
 from cohort.archive.candidates import SelectRules
@@ -27,6 +27,8 @@ from cohort.loading.tasks import DEFAULT_TASKS, TASK_KEYS, TASKS, Task
 
 NETWORKS: Final[dict[str, str]] = {"disc": "disc", "vertebral_body": "vertebral_body", "muscle": "muscle"}
 """Label array -> shipped network."""
+
+S = TypeVar("S")
 
 
 def _default_key_file() -> Path:
@@ -251,25 +253,32 @@ def read_config(path: Path | None) -> RunConfig:
     Relative paths in the file are relative to the file. Raises `ConfigurationError` for a file that cannot be read, an
     unknown key, a value of another type and a value out of range.
     """
-    if path is None:
-        return RunConfig()
+    return RunConfig() if path is None else parse_config(read_toml(path), folder=path.parent)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Content of a configuration file; `ConfigurationError` where it cannot be read."""
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigurationError(f"the configuration file cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"the configuration file is not TOML: {error}") from error
-    return parse_config(content, folder=path.parent)
 
 
 def parse_config(content: Mapping[str, Any], *, folder: Path) -> RunConfig:
     """Build a configuration from parsed TOML; relative paths are relative to `folder`."""
-    return typing.cast(RunConfig, _build(RunConfig, content, where="", folder=folder))
+    return parse_section(RunConfig, content, where="", folder=folder)
 
 
-def _build(section: type, content: Mapping[str, Any], *, where: str, folder: Path) -> Any:
+def parse_section(section: type[S], content: Mapping[str, Any], *, where: str, folder: Path) -> S:
+    """Build a frozen dataclass from a table of TOML that is called `where`; as `read_config`, and a key without a
+    default must be there."""
     kinds = typing.get_type_hints(section)
     _reject_unknown(content, kinds, where)
+    for one in fields(section):  # type: ignore[arg-type]
+        needed = one.default is MISSING and one.default_factory is MISSING
+        _check(not needed or one.name in content, f"{where}.{one.name} is missing")
     values = {
         key: _value(kinds[key], value, where=f"{where}.{key}".lstrip("."), folder=folder)
         for key, value in content.items()
@@ -285,7 +294,7 @@ def _value(kind: Any, value: Any, *, where: str, folder: Path) -> Any:
         return _model_names(value, where=where, folder=folder)
     if is_dataclass(kind):
         _expect(isinstance(value, dict), "a table", where)
-        return _build(typing.cast(type, kind), value, where=where, folder=folder)
+        return parse_section(typing.cast(type, kind), value, where=where, folder=folder)
     if kind is Path:
         _expect(isinstance(value, str), "a path", where)
         return folder.absolute() / Path(value).expanduser()

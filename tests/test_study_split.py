@@ -236,6 +236,13 @@ def test_the_command_writes_both_splits_and_says_what_is_in_them(tmp_path: Path)
         "validation": 1,
         "test": 2,
     }
+    before = (tmp_path / "study" / "splits.csv").read_bytes()
+    assert CliRunner().invoke(main, arguments).exit_code == 0
+    for other in ([*arguments[:-1], "5"], arguments[:-4]):
+        refused = CliRunner().invoke(main, other)
+        assert refused.exit_code == 2
+        assert "of another seed or hold-out set, or of other annotated exams" in " ".join(refused.output.split())
+    assert (tmp_path / "study" / "splits.csv").read_bytes() == before
     empty = CliRunner().invoke(main, ["study", "split", str(tmp_path), "-o", str(tmp_path / "none")])
     assert empty.exit_code == 2
     assert "no exam of this store is annotated" in empty.output

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from annotated_stores import exam_of, subject_of, write_annotated_store
+from annotated_stores import annotation, exam_of, spine, subject_of, trunk, write_annotated_store
 from click.testing import CliRunner
 from network_contracts import SMALL_CONTRACT
 from test_training import SMALL
 
+from cohort.annotations.store import write_annotation
 from cohort.errors import ConfigurationError
 from models.losses import dice_and_cross_entropy
 from models.registry import read_contract, save_network
@@ -134,6 +135,23 @@ def test_a_study_goes_on_where_it_stopped_and_leaves_what_is_trained_alone(annot
     other = StudySettings(configs=_write_configs(tmp_path / "other", iterations="4"))
     with pytest.raises(ConfigurationError, match="of another split or configuration"):
         _train(annotated, tmp_path / "out", other)
+
+
+@pytest.mark.parametrize("part", ["training", "test"])
+def test_a_network_of_other_drawings_is_not_taken_for_one_of_these(part: str, annotated: Path, tmp_path: Path) -> None:
+    folder, own = tmp_path / "copy", StudySettings(configs=_write_configs(tmp_path / "own"))
+    shutil.copytree(annotated, folder)
+    _train(folder, tmp_path / "out", own, networks=("disc",))
+    rows = read_split(folder / "splits.csv", "standard", "disc")
+    exam_id = next(row.exam_id for row in rows if row.part == part)
+    number = next(k for k in range(10) if exam_of(k) == exam_id)
+    redrawn = annotation(exam_id, [spine(number, head_down=number % 3 == 0), trunk(number)], slices=(1,))
+    assert write_annotation(folder / "store", redrawn)
+    if part == "test":
+        assert _train(folder, tmp_path / "out", own, networks=("disc",))[0] == ["disc"]
+    else:
+        with pytest.raises(ConfigurationError, match="or of other annotations"):
+            _train(folder, tmp_path / "out", own, networks=("disc",))
 
 
 def test_training_by_the_command_train_is_the_same(annotated: Path, tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def agreement(
         report=lambda line: click.echo(line, err=True),
     )
     write_agreement(output, found.rows)
-    report = _report(found, store, output, split_file)
+    report = _report(found, store, output, split_file, kind)
     for exam_id, problem in found.problems.items():
         click.echo(f"{exam_id} was not compared: {problem}", err=True)
     if as_json:
@@ -80,7 +80,7 @@ def agreement(
         click.echo(f"Report: {report.page}" if report else "No report: nothing could be compared")
 
 
-def _report(found: Agreement, store: Path, output: Path, split_file: Path | None) -> WrittenReport | None:
+def _report(found: Agreement, store: Path, output: Path, split_file: Path | None, kind: str) -> WrittenReport | None:
     """The page, its tables and figures, beside the tables that were just written; None where these have no rows."""
     from pipelines.study.examples import store_masks
     from pipelines.study.report import PAGE, write_study_report
@@ -88,7 +88,7 @@ def _report(found: Agreement, store: Path, output: Path, split_file: Path | None
     if not (found.rows["agreement"] or found.rows["overlap_summary"]):
         (output / PAGE).unlink(missing_ok=True)  # of earlier tables, which are no longer there
         return None
-    return write_study_report(output, output, masks=store_masks(store), split=split_file)
+    return write_study_report(output, output, masks=store_masks(store), split=split_file, kind=kind)
 
 
 def _as_object(found: Agreement, output: Path, report: WrittenReport | None) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from pipelines.commands.archive import print_summary
+from pipelines.commands.steps import list_places
 
 
 @click.command()
@@ -42,5 +43,4 @@ def demo(folder: Path) -> None:
 def show_places(started: float, *places: tuple[str, Path | None]) -> None:
     """End of a command that made a whole example since `started`, of `time.monotonic`: what lies where."""
     click.echo(f"\nDone in {time.monotonic() - started:.0f} s. These are phantom figures. Where everything lies:")
-    for what, where in places:
-        click.echo(f"  {what:24} {where}")
+    list_places(*places)

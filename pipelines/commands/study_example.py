@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pipelines.commands.demo import show_places
+from pipelines.commands.steps import type_and_run
 
 if TYPE_CHECKING:
     from pipelines.study.example import StudyExample
@@ -42,8 +42,7 @@ def example(context: click.Context, folder: Path, exams: int, processes: int) ->
         folder, n_exams=exams, processes=processes, report=lambda line: click.echo(line, err=True)
     )
     for words in _steps(folder, made, processes):
-        click.echo(f"\n$ cohort {shlex.join(words)}")
-        context.find_root().command.main(list(words), prog_name="cohort", standalone_mode=False)
+        type_and_run(context, words)
     _show_truth(folder, made)
     show_places(
         started,

@@ -27,7 +27,7 @@ def split(store: Path, output: Path, holdout: int | None, seed: int) -> None:
 
     The standard split divides the patients of each network as 75 to 15 to 10. Patients of one sex and vendor are
     spread over the parts, and patients whose exams hold an equal image are kept together. The same seed gives the same
-    split.
+    split; a file that says otherwise is not replaced.
 
     \b
     Examples:
@@ -35,13 +35,14 @@ def split(store: Path, output: Path, holdout: int | None, seed: int) -> None:
       cohort study split /data/store -o study --holdout 20 --seed 7
     """
     from pipelines.study.annotated_exams import study_exams
-    from pipelines.study.split import split_shared, split_standard, write_splits
+    from pipelines.study.split import require_kept, split_shared, split_standard, write_splits
     from pipelines.study.split_summary import split_reasons, split_table
 
     exams = study_exams(store, lambda line: click.echo(line, err=True))
     rows = split_standard(exams, seed)
     if holdout:
         rows += split_shared(exams, seed, holdout)
+    require_kept(output / "splits.csv", rows)
     write_splits(output / "splits.csv", rows)
     header, *lines = split_table(rows)
     table = Table(box=None, pad_edge=False, header_style="dim")

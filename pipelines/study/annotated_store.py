@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+from cohort.annotations.store import annotation_attributes, readers_of
 from cohort.errors import ConfigurationError
 from models.training.annotated import Annotated, Part
 from models.training.config import TrainingConfig
@@ -101,7 +103,7 @@ class DividedExams:
         }
 
     def is_of(self, study: Mapping[str, str], config: TrainingConfig) -> bool:
-        """Whether the facts of a trained network are of this split and configuration."""
+        """Whether the facts of a trained network are of this split and configuration, and of these annotations."""
         return self._identity(config).items() <= study.items()
 
     def _identity(self, config: TrainingConfig) -> dict[str, str]:
@@ -109,4 +111,14 @@ class DividedExams:
         return {
             "split": f"{first.split}, seed {first.seed}, {split_digest(self.rows)[:12]}",
             "configuration": f"{config.sha256[:12]}, seed {config.seed}",
+            "annotations": self._drawn_sha256()[:12],
         }
+
+    def _drawn_sha256(self) -> str:
+        """Of what readers drew on the exams for training and validation: another drawing is another study."""
+        contents = [
+            f"{row.exam_id} {reader} {annotation_attributes(self.store, row.exam_id, reader).get('content_sha256')}"
+            for row in (*self.of("training"), *self.of("validation"))
+            for reader in readers_of(self.store, row.exam_id)
+        ]
+        return hashlib.sha256("\n".join(sorted(contents)).encode()).hexdigest()

@@ -37,7 +37,7 @@ class WrittenReport:
 
 
 def write_study_report(
-    folder: Path, out: Path, *, masks: Masks | None = None, split: Path | None = None
+    folder: Path, out: Path, *, masks: Masks | None = None, split: Path | None = None, kind: str | None = None
 ) -> WrittenReport:
     """Write report.html, the figures (SVG, PDF, PNG) and every table (CSV, Parquet) of a study.
 
@@ -47,13 +47,14 @@ def write_study_report(
     out : made where it is not there; an earlier report is replaced, its figures of other readers removed
     masks : where the outlines of figure 3 come from (`examples.store_masks`); None leaves the figure out
     split : splits.csv of `cohort study split`, whose exams and persons are counted on the page
+    kind : the split of that file that the tables are of; None: both are counted
 
     Raises
     ------
     ConfigurationError
         as `read_study` does
     """
-    data = read_study(folder, split)
+    data = read_study(folder, split, kind)
     made = (overview(data), *study_tables(data), other_measures(data), not_compared(data), paper_table())
     tables = {table.name: table for table in made}
     out.mkdir(parents=True, exist_ok=True)

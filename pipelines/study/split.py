@@ -271,18 +271,40 @@ def read_split(path: Path, kind: Kind, network: Network) -> list[SplitRow]:
     ConfigurationError
         if the file is missing or no such file, has no such split, an exam twice, or one patient in two parts
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            found = [_parsed(values) for values in csv.DictReader(file)]
-    except OSError as error:
-        raise ConfigurationError(f"split {path.name} cannot be read: {error.strerror}") from error
-    except (KeyError, TypeError, ValueError) as error:
-        raise ConfigurationError(f"{path.name} is no file of `cohort study split`: columns are {COLUMNS}") from error
-    rows = [row for row in found if row.split == kind and row.network == network]
+    rows = [row for row in _read(path) if row.split == kind and row.network == network]
     if not rows:
         raise ConfigurationError(f"{path.name} has no {kind} split of {network}: `cohort study split` makes it")
     _require_apart(path, rows)
     return rows
+
+
+def require_kept(path: Path, rows: Iterable[SplitRow]) -> None:
+    """Refuse to write a split over one that says otherwise: networks may rest on it, and tell their patients by it.
+
+    Raises
+    ------
+    ConfigurationError
+        if the file is there and has other exams in a part, another seed or another split, or is no such file
+    """
+    if path.exists() and _places(_read(path)) != _places(rows):
+        raise ConfigurationError(
+            f"{path.name} is there already, of another seed or hold-out set, or of other annotated exams: a split is "
+            "made once. Name another folder, or delete the file where no network rests on it"
+        )
+
+
+def _places(rows: Iterable[SplitRow]) -> set[tuple[str | int, ...]]:
+    return {(row.split, row.seed, row.network, row.part, row.exam_id, row.subject_id) for row in rows if row.part}
+
+
+def _read(path: Path) -> list[SplitRow]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            return [_parsed(values) for values in csv.DictReader(file)]
+    except OSError as error:
+        raise ConfigurationError(f"split {path.name} cannot be read: {error.strerror}") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigurationError(f"{path.name} is no file of `cohort study split`: columns are {COLUMNS}") from error
 
 
 def _parsed(values: Mapping[str, Any]) -> SplitRow:

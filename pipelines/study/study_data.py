@@ -53,7 +53,7 @@ class StudyData:
     agreement: tuple[Row, ...]
     overlap_summary: tuple[Row, ...]
     splits: pd.DataFrame | None
-    """splits.csv of `cohort study split`; None where none is named."""
+    """splits.csv of `cohort study split`, or one of its splits; None where no file is named."""
 
     @property
     def comparisons(self) -> tuple[Comparison, ...]:
@@ -92,8 +92,9 @@ def rows_of(rows: Iterable[Row], comparison: Comparison, **wanted: Any) -> list[
     return [row for row in rows if all(row[name] == value for name, value in wanted.items())]
 
 
-def read_study(folder: Path, split: Path | None = None) -> StudyData:
-    """Read the tables that `cohort agreement` wrote into a folder, and the splits.csv of `cohort study split`.
+def read_study(folder: Path, split: Path | None = None, kind: str | None = None) -> StudyData:
+    """Read the tables that `cohort agreement` wrote into a folder, and the splits.csv of `cohort study split`: all of
+    it, or the split that the tables are of.
 
     Raises
     ------
@@ -108,7 +109,7 @@ def read_study(folder: Path, split: Path | None = None) -> StudyData:
         overlaps=tables["overlaps"].to_pandas(),
         agreement=tuple(tables["agreement"].to_pylist()),
         overlap_summary=tuple(tables["overlap_summary"].to_pylist()),
-        splits=_read_splits(split) if split else None,
+        splits=_read_splits(split, kind) if split else None,
     )
 
 
@@ -129,7 +130,7 @@ def _read(folder: Path, name: str) -> pa.Table:
 _SPLIT_COLUMNS: Final = ("split", "network", "part", "exam_id", "subject_id")
 
 
-def _read_splits(path: Path) -> pd.DataFrame:
+def _read_splits(path: Path, kind: str | None) -> pd.DataFrame:
     """Which exam is in which part of which split."""
     found = pd.read_csv(path, dtype=str)
     missing = [column for column in _SPLIT_COLUMNS if column not in found.columns]
@@ -138,4 +139,4 @@ def _read_splits(path: Path) -> pd.DataFrame:
     unknown = sorted(set(found["part"].dropna()) - set(PARTS))
     if unknown:
         raise ConfigurationError(f"{path.name} has a part {unknown[0]!r}; parts are {', '.join(PARTS)}")
-    return found
+    return found if kind is None else found[found["split"] == kind]

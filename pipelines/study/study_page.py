@@ -9,6 +9,8 @@ from html import escape
 from pathlib import Path
 from typing import Final
 
+import pandas as pd
+
 from cohort.agreement.rows import SLICE_BINS
 from cohort.reasons import REASONS
 from cohort.terms import MUSCLES
@@ -150,6 +152,18 @@ def _splits(data: StudyData) -> Iterator[str]:
         for (split, network, _, part), one in counts.iterrows()
     ]
     yield "<h2>Splits</h2>" + table(("split", "network", "part", "#exams", "#persons"), rows)
+    yield from _not_trained(data.splits)
+
+
+def _not_trained(splits: pd.DataFrame) -> Iterator[str]:
+    """A sentence for each network of each split that cannot have learned from these exams."""
+    for (split, network), of in splits.groupby(["split", "network"]):
+        if not {"training", "validation"} <= set(of["part"]):
+            yield (
+                f'<p class="note"><b>{escape(KINDS.get(str(network), str(network)))}, {escape(str(split))} split: '
+                "nothing was trained</b>, since there is no exam for training or for validation. Automatic masks of "
+                "these structures are those of a network that has not learned from this split.</p>"
+            )
 
 
 def _overview(report: Report) -> Iterator[str]:

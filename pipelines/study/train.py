@@ -52,7 +52,9 @@ def study_config(network: Network, kind: Kind, settings: StudySettings) -> Train
     if own is not None and own.is_file():
         return _own(own, network)
     if not settings.licence.strip():
-        raise ConfigurationError("--licence: source and licence of the annotated exams, for the model cards")
+        raise ConfigurationError(
+            "--licence (licence in [study]): source and licence of the annotated exams, for the model cards"
+        )
     shared = network == "muscle" and kind == "shared"
     table_2 = read_config("paper_muscle_shared" if shared else f"paper_{network}")
     alone = dataclasses.replace(  # as in the paper: no phantom
@@ -109,7 +111,7 @@ def train_study(
     ------
     ConfigurationError
         before anything is trained if no network can be, or one of its name in `output` is of another split or
-        configuration
+        configuration, or of other annotations
     """
     plans = list(filter(None, (_plan(annotated, network, output, settings, report) for network in networks)))
     if not plans:
@@ -158,8 +160,8 @@ def _plan(
     contract = read_contract(str(path)) if path.is_file() else None
     if contract is not None and not divided.is_of(contract.study, config):
         raise ConfigurationError(
-            f"{path.name} in {output.name} is of another split or configuration: name another output folder, or delete "
-            "it"
+            f"{path.name} in {output.name} is of another split or configuration, or of other annotations: name another "
+            "output folder, or delete it"
         )
     return _Plan(config, contract)
 
