@@ -86,9 +86,8 @@ def study(data: Path, folder: Path) -> None:
         cohort(folder, "annotations", "import", name, "store", "--format", kind, "--table", f"{name}.csv",
                "--reader", name, "--config", "cohort.toml")  # fmt: skip
     cohort(folder, "annotations", "list", "store")
-    cohort(folder, "agreement", "store", "--second", "automatic", "-o", "agreement", "--config", "cohort.toml")
-    cohort(folder, "study", "report", "agreement", "-o", "report", "--store", "store")
-    print("\n".join(tables(folder / "agreement")))
+    cohort(folder, "agreement", "store", "--second", "automatic", "-o", "report", "--config", "cohort.toml")
+    print("\n".join(tables(folder / "report")))
 
 
 def cohort(folder: Path, *command: str) -> None:

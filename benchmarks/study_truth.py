@@ -13,7 +13,7 @@ import argparse
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -48,10 +48,9 @@ def run(folder: Path, n_exams: int, processes: int) -> list[TruthRow]:
     store, plans = folder / "store", [plan(k) for k in range(n_exams)]
     known = KnownTruth()
     rows = []
-    with process_pool(processes) as executor:
-        for row, of_exam in executor.map(make, [store] * n_exams, plans):
-            rows.append(row)
-            known.extend(of_exam)
+    for row, of_exam in made(store, plans, processes):
+        rows.append(row)
+        known.extend(of_exam)
     commit(store, "20260101T000000-truth0", {"exams": rows}, touched={})
     write_truth(folder, known)
     first, second = (reader.code for reader in READERS)
@@ -60,6 +59,15 @@ def run(folder: Path, n_exams: int, processes: int) -> list[TruthRow]:
     )
     write_agreement(folder / "agreement", found.rows)
     return compare_with_truth(folder, folder / "agreement", PSEUDONYMS.exam_id)
+
+
+def made(store: Path, plans: Sequence[ExamPlan], processes: int) -> Iterator[tuple[ExamRow, KnownTruth]]:
+    """`make` of each exam, several at a time."""
+    if processes == 1:
+        yield from map(make, [store] * len(plans), plans)
+        return
+    with process_pool(processes) as executor:
+        yield from executor.map(make, [store] * len(plans), plans)
 
 
 def make(store: Path, of_exam: ExamPlan) -> tuple[ExamRow, KnownTruth]:
