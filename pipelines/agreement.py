@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import pyarrow.csv as pa_csv
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from cohort.agreement.common_slices import automatic_reading
@@ -34,7 +33,7 @@ from cohort.store.exam import StoredExam, read_exam
 from cohort.store.labels import read_labels
 from cohort.store.layout import candidate_path
 from cohort.store.publish import replacing
-from cohort.tables.buckets import objects_of, table_dataset
+from cohort.tables.buckets import read_objects
 from cohort.tables.ledger import read_ledger
 from pipelines.base_models import store_base_models
 from pipelines.config import LoadConfig, read_config
@@ -185,9 +184,11 @@ def _tasks(
     """Exams with readings to compare, in alphabetic order."""
     sources = {AUTOMATIC: store} | ({CANDIDATE: candidate_path(store)} if CANDIDATE in (first, second) else {})
     ledgers = {code: read_ledger(folder, exams) for code, folder in sources.items()}
-    waiting = {row.exam_id: row for row in _exam_rows(sources[CANDIDATE], exams)} if CANDIDATE in sources else {}
+    waiting = (
+        {row.exam_id: row for row in read_objects(sources[CANDIDATE], "exams", exams)} if CANDIDATE in sources else {}
+    )
     chosen = []
-    for exam in sorted(_exam_rows(store, exams), key=lambda row: row.exam_id):
+    for exam in sorted(read_objects(store, "exams", exams), key=lambda row: row.exam_id):
         made = {code: ledger.get((exam.exam_id, "segment")) for code, ledger in ledgers.items()}
         labels = {code: row.path for code, row in made.items() if row is not None and row.path}
         readers = tuple(_reader_pairs([*readers_of(store, exam.exam_id), *labels], first, second))
@@ -201,11 +202,6 @@ def _tasks(
                  _other_images(exam, waiting.get(exam.exam_id, exam)))
         for exam, labels, readers in chosen
     ]  # fmt: skip
-
-
-def _exam_rows(folder: Path, exams: Collection[str] | None) -> list[ExamRow]:
-    wanted = None if exams is None else ds.field("exam_id").isin(list(exams))
-    return objects_of("exams", table_dataset(folder, "exams").to_table(filter=wanted))
 
 
 def _other_images(exam: ExamRow, waiting: ExamRow) -> str | None:

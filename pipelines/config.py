@@ -18,7 +18,7 @@ from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from cluster.config import ClusterConfig
+from cluster.config import ClusterConfig, check
 from cohort.archive.candidates import SelectRules
 from cohort.errors import ConfigurationError
 from cohort.loading.assumptions import Assumptions, Personalisation
@@ -37,11 +37,6 @@ def _default_key_file() -> Path:
     return settings / "lumbar-cohort" / "pseudonym.key"
 
 
-def _check(ok: bool, message: str) -> None:
-    if not ok:
-        raise ConfigurationError(message)
-
-
 @dataclass(frozen=True)
 class ConvertConfig:
     """Section [convert]."""
@@ -50,7 +45,7 @@ class ConvertConfig:
     """Per exam; a decoder that hangs is ended with its worker."""
 
     def __post_init__(self) -> None:
-        _check(self.time_limit_s > 0, f"convert.time_limit_s is positive, not {self.time_limit_s}")
+        check(self.time_limit_s > 0, f"convert.time_limit_s is positive, not {self.time_limit_s}")
 
 
 @dataclass(frozen=True)
@@ -69,12 +64,12 @@ class SegmentConfig:
     def __post_init__(self) -> None:
         _reject_unknown(self.networks, NETWORKS, "segment.networks")
         object.__setattr__(self, "networks", {**NETWORKS, **self.networks})
-        _check(self.batch_slices >= 1, f"segment.batch_slices is at least 1, not {self.batch_slices}")
-        _check(
+        check(self.batch_slices >= 1, f"segment.batch_slices is at least 1, not {self.batch_slices}")
+        check(
             self.batch_exams is None or self.batch_exams >= 1,
             f"segment.batch_exams is at least 1, not {self.batch_exams}",
         )
-        _check(self.time_limit_s > 0, f"segment.time_limit_s is positive, not {self.time_limit_s}")
+        check(self.time_limit_s > 0, f"segment.time_limit_s is positive, not {self.time_limit_s}")
 
     def exams_per_task(self, device: str) -> int:
         """So many that a task lasts some ten seconds on a CPU (measured) and some seconds on a GPU (an estimate)."""
@@ -89,7 +84,7 @@ class MeasureConfig:
     """Per exam; a measurement that hangs is ended with its worker."""
 
     def __post_init__(self) -> None:
-        _check(self.time_limit_s > 0, f"measure.time_limit_s is positive, not {self.time_limit_s}")
+        check(self.time_limit_s > 0, f"measure.time_limit_s is positive, not {self.time_limit_s}")
 
 
 @dataclass(frozen=True)
@@ -133,18 +128,18 @@ class LoadConfig:
     base_models: BaseModelsConfig = field(default_factory=BaseModelsConfig)
 
     def __post_init__(self) -> None:
-        _check(bool(self.tasks or self.own_tasks), "load.tasks names no task, and there is none in load.own_tasks")
+        check(bool(self.tasks or self.own_tasks), "load.tasks names no task, and there is none in load.own_tasks")
         for task in self.tasks:
-            _check(task in TASKS, f"load.tasks: no task {task!r}{_nearest(task, TASKS)}; tasks: {', '.join(TASKS)}")
-            _check(self.tasks.count(task) == 1, f"load.tasks names {task!r} more than once")
+            check(task in TASKS, f"load.tasks: no task {task!r}{_nearest(task, TASKS)}; tasks: {', '.join(TASKS)}")
+            check(self.tasks.count(task) == 1, f"load.tasks names {task!r} more than once")
         for task in self.own_tasks:
-            _check(task not in TASKS, f"load.own_tasks.{task} has the name of a task that ships; choose another")
-        _check(0 <= self.min_activation < 1, f"load.min_activation is from 0 to below 1, not {self.min_activation}")
-        _check(0 <= self.opensim_sample <= 1, f"load.opensim_sample is between 0 and 1, not {self.opensim_sample}")
-        _check(self.opensim_timeout_s > 0, f"load.opensim_timeout_s is positive, not {self.opensim_timeout_s}")
-        _check(self.time_limit_s > 0, f"load.time_limit_s is positive, not {self.time_limit_s}")
+            check(task not in TASKS, f"load.own_tasks.{task} has the name of a task that ships; choose another")
+        check(0 <= self.min_activation < 1, f"load.min_activation is from 0 to below 1, not {self.min_activation}")
+        check(0 <= self.opensim_sample <= 1, f"load.opensim_sample is between 0 and 1, not {self.opensim_sample}")
+        check(self.opensim_timeout_s > 0, f"load.opensim_timeout_s is positive, not {self.opensim_timeout_s}")
+        check(self.time_limit_s > 0, f"load.time_limit_s is positive, not {self.time_limit_s}")
         tension = self.specific_tension_n_per_cm2
-        _check(10 <= tension <= 300, f"load.specific_tension_n_per_cm2 is between 10 and 300, not {tension}")
+        check(10 <= tension <= 300, f"load.specific_tension_n_per_cm2 is between 10 and 300, not {tension}")
 
     @property
     def all_tasks(self) -> tuple[Task, ...]:
@@ -209,14 +204,14 @@ class GateConfig:
 
     def __post_init__(self) -> None:
         choices = ("within_limits", "always", "never")
-        _check(self.accept in choices, f"gate.accept is {', '.join(choices[:2])} or {choices[2]}, not {self.accept!r}")
+        check(self.accept in choices, f"gate.accept is {', '.join(choices[:2])} or {choices[2]}, not {self.accept!r}")
         for one in fields(self):
             if one.type == "float":
                 value = getattr(self, one.name)
-                _check(value >= 0, f"gate.{one.name} is 0 or more, not {value}")
+                check(value >= 0, f"gate.{one.name} is 0 or more, not {value}")
         for name in ("lost_exams", "lost_numbers", "renamed_exams", "least_dice"):
-            _check(getattr(self, name) <= 1, f"gate.{name} is a share, at most 1, not {getattr(self, name)}")
-        _check(self.least_persons >= 2, f"gate.least_persons is at least 2, not {self.least_persons}")
+            check(getattr(self, name) <= 1, f"gate.{name} is a share, at most 1, not {getattr(self, name)}")
+        check(self.least_persons >= 2, f"gate.least_persons is at least 2, not {self.least_persons}")
 
 
 @dataclass(frozen=True)
@@ -278,7 +273,7 @@ def parse_section(section: type[S], content: Mapping[str, Any], *, where: str, f
     _reject_unknown(content, kinds, where)
     for one in fields(section):  # type: ignore[arg-type]
         needed = one.default is MISSING and one.default_factory is MISSING
-        _check(not needed or one.name in content, f"{where}.{one.name} is missing")
+        check(not needed or one.name in content, f"{where}.{one.name} is missing")
     values = {
         key: _value(kinds[key], value, where=f"{where}.{key}".lstrip("."), folder=folder)
         for key, value in content.items()
@@ -317,7 +312,7 @@ def _value(kind: Any, value: Any, *, where: str, folder: Path) -> Any:
 def _model_names(value: Any, *, where: str, folder: Path) -> ModelNames:
     """The name of a ready table, or a table: keys not given are those of Bruno et al. 2015."""
     if isinstance(value, str):
-        _check(value in READY, f"{where}: no table {value!r}{_nearest(value, READY)}; tables: {', '.join(READY)}")
+        check(value in READY, f"{where}: no table {value!r}{_nearest(value, READY)}; tables: {', '.join(READY)}")
         return READY[value]
     _expect(isinstance(value, dict), f"a table or one of {', '.join(READY)}", where)
     kinds = typing.get_type_hints(ModelNames)
@@ -353,7 +348,7 @@ def _network(name: str, folder: Path) -> str:
 
 
 def _expect(ok: bool, what: str, where: str) -> None:
-    _check(ok, f"{where} must be {what}")
+    check(ok, f"{where} must be {what}")
 
 
 def _reject_unknown(found: Iterable[str], valid: Iterable[str], where: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Final
+from typing import Final
 
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
@@ -18,7 +18,7 @@ from cohort.archive.demographics import Demographics, VertebraCount
 from cohort.archive.parts import split_parts
 from cohort.errors import ConfigurationError
 from cohort.rows import ExamRow, FileRow, WantedRow
-from cohort.tables.buckets import objects_of, table_dataset
+from cohort.tables.buckets import objects_of, read_objects, table_dataset
 from pipelines.exams import NO_PART_OF_AN_EXAM, Artefacts, ExamPlan, images_digest, plan_wanted
 from pipelines.job import Job
 
@@ -80,15 +80,11 @@ def read_planned(job: Job, exam_ids: Sequence[str]) -> list[PlannedExam]:
 
     An exam of which no series was chosen is left out.
     """
-    exams = {row.exam_id: row for row in _rows_of(job, "exams", exam_ids)}
-    wanted = {row.exam_id: row for row in _rows_of(job, "wanted", exam_ids)}
+    exams = {row.exam_id: row for row in read_objects(job.store, "exams", exam_ids)}
+    wanted = {row.exam_id: row for row in read_objects(job.store, "wanted", exam_ids)}
     known = [exam_id for exam_id in exam_ids if exam_id in exams and exam_id in wanted]
     found = [_planned(exams[exam_id], wanted[exam_id], job.artefacts) for exam_id in known]
     return [exam for exam in found if exam]
-
-
-def _rows_of(job: Job, table: str, exam_ids: Sequence[str]) -> list[Any]:
-    return objects_of(table, table_dataset(job.store, table).to_table(filter=ds.field("exam_id").isin(list(exam_ids))))
 
 
 def _planned(row: ExamRow, wanted: WantedRow, artefacts: Artefacts) -> PlannedExam | None:

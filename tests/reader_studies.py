@@ -23,6 +23,19 @@ from cohort.tables.commit import commit
 
 EXAMS = ("aaaa2", "bbbb3")
 """Of the first all demographics are known; of the second person nobody knows the height."""
+QUICK_RUN = """
+[privacy]
+key_file = "pseudonym.key"
+[cluster]
+workers = 1
+device = "cpu"
+[load]
+tasks = ["standing"]
+opensim_timeout_s = 0.01
+[review]
+overlays = false
+"""
+"""Configuration of a run that takes little time, with a key of its own."""
 _FINGERPRINT = "0" * 64
 _RUN = "20260101T000000-agree0"
 

@@ -11,23 +11,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
+from reader_studies import QUICK_RUN
 
 from pipelines.cli import main
 from pipelines.study.example import write_study_example
 
 DOCS = Path(__file__).parents[1] / "docs" / "study-report.md"
-CONFIG = """
-[privacy]
-key_file = "pseudonym.key"
-[cluster]
-workers = 1
-device = "cpu"
-[load]
-tasks = ["standing"]
-opensim_timeout_s = 0.01
-[review]
-overlays = false
-"""
 
 
 def cohort(*words: object) -> str:
@@ -40,7 +29,7 @@ def cohort(*words: object) -> str:
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with an archive of one exam, annotations of two readers and a configuration."""
     folder = tmp_path_factory.mktemp("study")
-    (folder / "cohort.toml").write_text(CONFIG)
+    (folder / "cohort.toml").write_text(QUICK_RUN)
     write_study_example(folder, n_exams=1, processes=1, report=print)
     return folder
 

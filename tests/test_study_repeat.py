@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
+from reader_studies import QUICK_RUN
 from test_report import run_row
 
 from cohort.errors import ConfigurationError
@@ -25,7 +26,7 @@ from pipelines.study.repeat import StudySection, read_study_file, require_comple
 from pipelines.study.split import KINDS, NETWORKS, read_split
 
 DOCS = Path(__file__).parents[1] / "docs" / "study-training.md"
-STUDY = """
+STUDY = f"""
 [study]
 archive = "archive"
 annotations = "annotations.json"
@@ -34,18 +35,7 @@ readers = ["A=anna"]
 holdout = 1
 seed = 2
 configs = "own"
-device = "cpu"
-[privacy]
-key_file = "pseudonym.key"
-[cluster]
-workers = 1
-device = "cpu"
-[load]
-tasks = ["standing"]
-opensim_timeout_s = 0.01
-[review]
-overlays = false
-"""
+device = "cpu"{QUICK_RUN}"""
 CLASSES = {
     "vertebral_body": ["vertebral_body", "sacral_body"],
     "disc": ["disc"],

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-import pyarrow.dataset as ds
-
 from cohort.rows import LedgerRow
 from cohort.store.layout import candidate_path
-from cohort.tables.buckets import has_tables, read_objects, table_dataset
+from cohort.tables.buckets import has_tables, read_objects
 
 Ledger = dict[tuple[str, str], LedgerRow]
 """(exam_id, stage) -> the latest attempt."""
@@ -28,9 +26,5 @@ def read_ledger(store: Path, exam_ids: Collection[str] | None = None) -> Ledger:
     ----------
     exam_ids : only of these exams, which is much faster for a few of many
     """
-    if exam_ids is None:
-        rows: list[LedgerRow] = read_objects(store, "ledger")
-    else:
-        found = table_dataset(store, "ledger").to_table(filter=ds.field("exam_id").isin(list(exam_ids)))
-        rows = [LedgerRow(**values) for values in found.to_pylist()]
+    rows: list[LedgerRow] = read_objects(store, "ledger", exam_ids)
     return {(row.exam_id, row.stage): row for row in rows}

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from pipelines.agreement import Agreement
     from pipelines.study.report import WrittenReport
 
-_WIDTH = 140
 _READER = "Code of a reader, automatic (the networks) or candidate (a changed model's masks that wait)."
 
 
@@ -116,12 +115,10 @@ def _main_overlaps(found: Agreement) -> list[Any]:
 
 
 def _print_tables(found: Agreement) -> None:
-    from rich.console import Console
-
     from pipelines.agreement import reasons
+    from pipelines.commands.console import wide_console
 
-    console = Console(highlight=False)
-    console.width = max(console.width, _WIDTH)  # a pipe is taken for 80 columns wide, and figures would be cut
+    console = wide_console()
     console.print(_overlap_table(found))
     console.print()
     console.print(_agreement_table(found))

@@ -11,6 +11,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from pipelines.commands.console import wide_console
 from pipelines.commands.options import CONFIG, JSON, StoreFolder
 
 if TYPE_CHECKING:
@@ -94,9 +95,7 @@ def list_command(store: Path, as_json: bool) -> None:
         table.add_row(
             one.exam_id, one.reader, one.tool, one.drawn_at or "", slices, str(one.n_flagged), str(one.n_refused)
         )
-    console = Console(highlight=False)
-    console.width = max(console.width, TABLE_WIDTH)  # a pipe is taken for 80 columns wide, and codes would be cut
-    console.print(table) if found else click.echo("No annotations yet.")
+    wide_console().print(table) if found else click.echo("No annotations yet.")
 
 
 def print_imported(done: Imported, store: Path) -> None:
@@ -136,6 +135,5 @@ def _label_of(detail: str | None) -> str | None:
     return detail.split(" of label ", 1)[1] if detail and " of label " in detail else None
 
 
-TABLE_WIDTH = 140
 SHOWN_PICTURES = 5
 SHOWN_LABELS = 12

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from pipelines.commands.archive import print_summary
-from pipelines.commands.steps import list_places
+from pipelines.commands.steps import show_places
 
 
 @click.command()
@@ -38,9 +38,3 @@ def demo(folder: Path) -> None:
         ("run report", folder / "store" / "runs" / summary.run.run_id),
         ("DICOM archive", folder / "archive"),
     )
-
-
-def show_places(started: float, *places: tuple[str, Path | None]) -> None:
-    """End of a command that made a whole example since `started`, of `time.monotonic`: what lies where."""
-    click.echo(f"\nDone in {time.monotonic() - started:.0f} s. These are phantom figures. Where everything lies:")
-    list_places(*places)

@@ -1,8 +1,9 @@
-"""Commands of several steps: each step is a command that is shown as it is typed, and then run."""
+"""Commands of several steps: each step is a command that is shown as it is typed and then run; then what lies where."""
 
 from __future__ import annotations
 
 import shlex
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,3 +20,9 @@ def list_places(*places: tuple[str, Path | None]) -> None:
     """What lies where, a line for each."""
     for what, where in places:
         click.echo(f"  {what:24} {where}")
+
+
+def show_places(started: float, *places: tuple[str, Path | None]) -> None:
+    """End of a command that made a whole example since `started`, of `time.monotonic`: what lies where."""
+    click.echo(f"\nDone in {time.monotonic() - started:.0f} s. These are phantom figures. Where everything lies:")
+    list_places(*places)

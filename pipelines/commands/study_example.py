@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pipelines.commands.demo import show_places
-from pipelines.commands.steps import type_and_run
+from pipelines.commands.steps import show_places, type_and_run
 
 if TYPE_CHECKING:
     from pipelines.study.example import StudyExample

@@ -16,7 +16,7 @@ from cohort.errors import ConfigurationError, StoreError
 from cohort.rows import ExamRow
 from cohort.stacks import ImageStack
 from cohort.store.exam import StoredExam, read_exam
-from cohort.tables.buckets import objects_of, table_dataset
+from cohort.tables.buckets import read_objects, table_dataset
 from pipelines.study.split import NETWORKS, StudyExam
 
 LINE_EVERY: Final = 100
@@ -50,8 +50,7 @@ def study_exams(store: Path, report: Callable[[str], None]) -> list[StudyExam]:
 
 def exam_rows(store: Path, exam_ids: Sequence[str]) -> dict[str, ExamRow]:
     """Rows of table `exams` by exam; those without are left out."""
-    found = table_dataset(store, "exams").to_table(filter=ds.field("exam_id").isin(list(exam_ids)))
-    return {row.exam_id: row for row in objects_of("exams", found)}
+    return {row.exam_id: row for row in read_objects(store, "exams", exam_ids)}
 
 
 def _files(store: Path, exam_ids: Sequence[str]) -> dict[str, set[str]]:

@@ -13,6 +13,7 @@ from typing import Final, cast, get_args
 
 import pyarrow.parquet as pq
 
+from cluster.config import check
 from cluster.resources import resolve_device
 from cohort.annotations.classes import read_classes
 from cohort.annotations.store import AUTOMATIC
@@ -59,14 +60,14 @@ class StudySection:
     def __post_init__(self) -> None:
         for key, known in (("format", FORMATS), ("start", get_args(Start)), ("device", DEVICES)):
             value = getattr(self, key)
-            _check(value in known, f"study.{key} is one of {', '.join(known)}, not {value!r}")
-        _check(set(self.splits) <= set(KINDS), f"study.splits are of {', '.join(KINDS)}, not {', '.join(self.splits)}")
-        _check(self.holdout is None or self.holdout >= 1, f"study.holdout is at least 1, not {self.holdout}")
-        _check(self.seed >= 0, f"study.seed is 0 or more, not {self.seed}")
+            check(value in known, f"study.{key} is one of {', '.join(known)}, not {value!r}")
+        check(set(self.splits) <= set(KINDS), f"study.splits are of {', '.join(KINDS)}, not {', '.join(self.splits)}")
+        check(self.holdout is None or self.holdout >= 1, f"study.holdout is at least 1, not {self.holdout}")
+        check(self.seed >= 0, f"study.seed is 0 or more, not {self.seed}")
         has_number = self.holdout is not None or "shared" not in self.splits
-        _check(has_number, "study.splits has shared, which needs study.holdout: a number of patients")
+        check(has_number, "study.splits has shared, which needs study.holdout: a number of patients")
         ready = self.format in WITHOUT_TABLE or self.table is not None
-        _check(ready, f"study.format {self.format} needs study.table: which exam and reader each file is of")
+        check(ready, f"study.format {self.format} needs study.table: which exam and reader each file is of")
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
@@ -100,11 +101,11 @@ def read_study_file(path: Path) -> Study:
     """
     content = read_toml(path)
     table = content.pop("study", None)
-    _check(isinstance(table, dict), f"{path.name} has no table [study]: cohort study repeat --help shows one")
+    check(isinstance(table, dict), f"{path.name} has no table [study]: cohort study repeat --help shows one")
     section = parse_section(StudySection, cast(dict[str, object], table), where="study", folder=path.parent)
     run = parse_config(content, folder=path.parent)
     shipped = run.segment.networks == SHIPPED
-    _check(shipped, "[segment.networks] is not for a study, which trains its own: see start and configs of [study]")
+    check(shipped, "[segment.networks] is not for a study, which trains its own: see start and configs of [study]")
     _require_usable(section)
     return Study(section, run)
 
@@ -113,20 +114,15 @@ def _require_usable(section: StudySection) -> None:
     for one in fields(section):
         value = getattr(section, one.name)
         if isinstance(value, Path):
-            _check(value.exists(), f"study.{one.name}: {value.name} does not exist")
+            check(value.exists(), f"study.{one.name}: {value.name} does not exist")
             folder = one.name in ("archive", "configs")
-            _check(not folder or value.is_dir(), f"study.{one.name}: {value.name} is no folder")
+            check(not folder or value.is_dir(), f"study.{one.name}: {value.name} is no folder")
     parse_readers(section.readers)
     read_classes(section.classes)
     resolve_device(section.device)
     for kind in section.kinds:
         for network in NETWORKS:
             study_config(network, kind, section.settings)
-
-
-def _check(ok: bool, message: str) -> None:
-    if not ok:
-        raise ConfigurationError(message)
 
 
 @dataclass(frozen=True)
